@@ -1,0 +1,3 @@
+"""Peekaboo: research videos of infants, anonymised with pose and emotion kept."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Finding faces: detection, landmarks, tracks and aligned crops."""

@@ -1,0 +1,1 @@
+"""What a face shows: identity, affect, age and sex, head pose."""

@@ -1,0 +1,1 @@
+"""Latent codes: inversion, tuning, scorers and traversal."""

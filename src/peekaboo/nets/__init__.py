@@ -1,0 +1,1 @@
+"""Torch modules alone: no file access, no printing, official state_dict layouts."""

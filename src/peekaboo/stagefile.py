@@ -1,0 +1,90 @@
+"""The files between stages: written whole or not at all, readable by their owner only, the same bytes on every run."""
+
+import json
+import os
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success rename it to `path`, on any error remove it.
+
+    The file gets mode 0600 and is synced to disk before the rename, so that a reader sees the whole file or none,
+    whatever moment the process is killed at.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept: video muxers choose the container by it.
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def write(path: str | Path) -> Iterator[h5py.File]:
+    """Open a new HDF5 stage file for writing; it appears under `path` only when the block ends without an error."""
+    with replacing(path) as partial, h5py.File(partial, "w", track_order=True) as file:
+        yield file
+
+
+def read(path: str | Path) -> h5py.File:
+    """Open an HDF5 stage file for reading. Raises OSError naming the file when it is missing or not HDF5."""
+    return h5py.File(path, "r")
+
+
+def frame_dataset(file: h5py.Group, name: str, shape: tuple[int, ...], dtype: str, fill: Any = 0) -> h5py.Dataset:
+    """Create a dataset `[frame, track, ...]`, a chunk per frame and track so that absent faces take no room."""
+    chunks = (1, 1, *shape[2:]) if len(shape) > 2 else None
+    compression = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if chunks else {}
+    return file.create_dataset(
+        name, shape=shape, dtype=dtype, chunks=chunks, fillvalue=fill, track_times=False, **compression
+    )
+
+
+def write_json(path: str | Path, content: dict[str, Any]) -> None:
+    """Write `content` as indented JSON with sorted keys, whole or not at all. Raises ValueError on NaN or infinity."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object from `path`."""
+    return json.loads(Path(path).read_text())
+
+
+class StageReport:
+    """What a stage did, for its log and the JSON beside its output: start it first, `write` it last."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.start = time.monotonic()
+
+    def write(self, path: str | Path, frames: int, device: str = "cpu", **more: Any) -> None:
+        """Write frames, seconds, frames per second, peak memory (MiB), device and `more`; print the plain ones."""
+        seconds = time.monotonic() - self.start
+        content = {
+            "stage": self.stage,
+            "frames": frames,
+            "seconds": round(seconds, 3),
+            "fps": round(frames / seconds, 3),
+            "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "device": device,
+            **more,
+        }
+        write_json(path, content)
+        plain = {key: value for key, value in content.items() if not isinstance(value, dict | list)}
+        print(*(f"{key}={value}" for key, value in plain.items()), flush=True)

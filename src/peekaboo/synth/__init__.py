@@ -1,0 +1,1 @@
+"""Synthetic infants: head model, renderer, clips, and training of the embedded models."""
