@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from tqdm import tqdm
 
 
 @contextmanager
@@ -53,6 +55,24 @@ def frame_dataset(file: h5py.Group, name: str, shape: tuple[int, ...], dtype: st
     return file.create_dataset(
         name, shape=shape, dtype=dtype, chunks=chunks, fillvalue=fill, track_times=False, **compression
     )
+
+
+def gather(dataset: h5py.Dataset, pairs: np.ndarray) -> np.ndarray:
+    """Read the rows of `dataset` `[frame, track, ...]` at `pairs` `[B, 2]` of frame and track, as `[B, ...]`."""
+    return np.stack([dataset[frame, track] for frame, track in pairs])
+
+
+def scatter(dataset: h5py.Dataset, pairs: np.ndarray, rows: np.ndarray) -> None:
+    """Write `rows` `[B, ...]` into `dataset` `[frame, track, ...]` at `pairs` `[B, 2]` of frame and track."""
+    for (frame, track), row in zip(pairs, rows, strict=True):
+        dataset[frame, track] = row
+
+
+def batches(pairs: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cut `pairs` `[M, 2]` into runs of at most `size`, with a progress bar when it takes long."""
+    starts = range(0, len(pairs), size)
+    for start in tqdm(starts, unit_scale=size, unit="face", mininterval=5, delay=5, disable=None):
+        yield pairs[start : start + size]
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:

@@ -1,1 +1,75 @@
-"""The registry of weights and their safe loading."""
+"""Weights: the registry that declares them, and loading that executes nothing."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from peekaboo.nets import residual, stylegan3
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "stylegan3.Generator": stylegan3.Generator,
+    "residual.RestyleEncoder": residual.RestyleEncoder,
+    "residual.FaceEmbedder": residual.FaceEmbedder,
+    "residual.FaceAttributes": residual.FaceAttributes,
+    "residual.PerceptualFeatures": residual.PerceptualFeatures,
+}
+
+
+def save(path: str | Path, module: nn.Module, constructor: dict[str, Any]) -> None:
+    """Write the weights of `module` as safetensors, parameters as float16, with what builds it again in the
+    metadata.
+    """
+    name = next(name for name, network in NETWORKS.items() if type(module) is network)
+    # Buffers stay whole: halved filters and Fourier features would change every picture.
+    parameters = dict(module.named_parameters())
+    state = {
+        key: (value.half() if key in parameters else value).contiguous().cpu()
+        for key, value in module.state_dict().items()
+    }
+    save_file(state, path, {"network": name, "constructor": json.dumps(constructor, sort_keys=True)})
+
+
+def constructor(path: str | Path) -> dict[str, Any]:
+    """Read the constructor arguments of the network in a safetensors file, without its weights."""
+    with safe_open(path, framework="numpy") as file:
+        return json.loads(file.metadata()["constructor"])
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Build the network that a safetensors file names, with its weights in float32, frozen and in eval mode on
+    `device`.
+
+    Raises ValueError where the file names no network that the project knows.
+    """
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+    name = metadata.get("network")
+    if name not in NETWORKS:
+        raise ValueError(f"{Path(path).name}: expected one of the networks {', '.join(NETWORKS)}, found {name!r}")
+    module = NETWORKS[name](**json.loads(metadata["constructor"]))
+    module.load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    )
+    return module.eval().requires_grad_(False).to(device)
+
+
+def tune(generator: nn.Module, parameters: Mapping[str, np.ndarray]) -> None:
+    """Replace the synthesis parameters of `generator` that tuning changes by those of one track, in place."""
+    own = dict(generator.synthesis.named_parameters())
+    with torch.no_grad():
+        for name, values in parameters.items():
+            own[name].copy_(torch.from_numpy(np.asarray(values)))
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,150 @@
+"""What every judge looks like, and the judge of the face mesh: is a face there, and where are its 478 landmarks."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from peekaboo import metrics, models
+from peekaboo.faces.alignment import crop
+from peekaboo.judges import pose
+
+REGION = 256
+# The region around a tracked box, in box sides: the detector inside the mesh expects a face that fills half of a picture.
+MARGIN = 2.0
+CONFIDENCE = 0.5
+
+
+@dataclass(frozen=True)
+class Face:
+    """Where the extract stage tracked a face in one source frame; NaN where it has no landmarks or no transform."""
+
+    box: np.ndarray  # [4] x0, y0, x1, y1 in source pixels
+    landmarks: np.ndarray  # [478, 3] in source pixels
+    transform: np.ndarray  # [2, 3] source to crop pixels
+    resolution: int  # side of the crop
+
+
+def aligned(frame: np.ndarray, face: Face) -> np.ndarray | None:
+    """Cut the FFHQ-aligned crop [S, S, 3] uint8 out of an RGB frame; None where the face has no transform."""
+    return crop(frame, face.transform, face.resolution) if np.isfinite(face.transform).all() else None
+
+
+def images(inputs: list[np.ndarray], device: torch.device) -> torch.Tensor:
+    """Stack uint8 crops [S, S, 3] into images [B, 3, S, S] in [-1, 1] on `device`."""
+    return torch.from_numpy(np.stack(inputs)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+class Judge(Protocol):
+    """A network that reads something off a face. To add one, write this class in a file of its own and list it in measure.
+
+    The same face is judged twice, in the original and in the anonymised frame, at the place where it was tracked in the
+    original: a blurred or masked face is judged too, whether or not a detector would find it.
+    """
+
+    name: str
+    trained_on: str
+    real_faces: bool  # trained on real faces, not on rendered ones
+    role: str  # "optimises" (helped to make the edit), "measures", or both
+    sha256: str  # of the weights
+    columns: tuple[str, ...]  # what `compare` returns
+
+    def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray | None:
+        """Cut the input for one face out of an RGB frame [H, W, 3] uint8; None where the face lacks what it takes."""
+
+    def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """Judge a batch of inputs; every value has the batch as its first axis."""
+
+    def compare(self, original: dict[str, Any], anonymized: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Turn the values of a batch in both clips into the columns [B] of the per-frame table."""
+
+
+class Mesh:
+    """MediaPipe's short-range face detector and face mesh on the region around a tracked box, each frame by itself."""
+
+    name = "mediapipe face mesh"
+    trained_on = "photographs of real people"
+    real_faces = True
+    role = "measures"
+    columns = (
+        "detected_original",
+        "detected_anonymized",
+        "confidence_original",
+        "confidence_anonymized",
+        "landmark_nme",
+        *(f"{angle}_{clip}" for clip in ("original", "anonymized") for angle in ("yaw", "pitch", "roll")),
+        "pose_rmat",
+    )
+
+    def __init__(self) -> None:
+        import mediapipe
+
+        solutions = mediapipe.solutions
+        # Without the video mode's smoothing, a frame's result does not depend on the frames before it. A neighbour may be in
+        # the region as well, so the mesh looks for more than one face.
+        self.mesh = solutions.face_mesh.FaceMesh(
+            static_image_mode=True, max_num_faces=3, refine_landmarks=True, min_detection_confidence=CONFIDENCE
+        )
+        self.detector = solutions.face_detection.FaceDetection(
+            model_selection=0, min_detection_confidence=CONFIDENCE
+        )
+        folder = Path(find_spec("mediapipe").submodule_search_locations[0])
+        self.sha256 = models.checksum(folder / "modules/face_landmark/face_landmark_with_attention.tflite")
+
+    def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray:
+        """Cut a square region [256, 256, 3], twice as wide as the box and centred on it."""
+        x0, y0, x1, y1 = face.box.astype(np.float64)
+        scale = REGION / (MARGIN * max(x1 - x0, y1 - y0))
+        middle = (REGION - 1) / 2
+        transform = np.array(
+            [[scale, 0, middle - scale * (x0 + x1) / 2], [0, scale, middle - scale * (y0 + y1) / 2]], np.float32
+        )
+        return crop(frame, transform, REGION)
+
+    def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """Read regions [256, 256, 3]: landmarks [B, 478, 3] in region pixels (NaN: none found) and confidence [B], 0 to 1."""
+        found = [self._nearest(region) for region in inputs]
+        return {
+            "landmarks": np.stack([landmarks for landmarks, _ in found]),
+            "confidence": np.array([confidence for _, confidence in found], np.float32),
+        }
+
+    def _nearest(self, region: np.ndarray) -> tuple[np.ndarray, float]:
+        """The landmarks and the detector's score of the face that is centred inside the tracked box, if there is one."""
+        region = np.ascontiguousarray(region)
+        detections = self.detector.process(region).detections or []
+        boxes = [detection.location_data.relative_bounding_box for detection in detections]
+        meshes = [
+            np.array([(p.x, p.y, p.z) for p in mesh.landmark], np.float32)
+            for mesh in self.mesh.process(region).multi_face_landmarks or []
+        ]
+        box = _central([(b.xmin + b.width / 2, b.ymin + b.height / 2) for b in boxes])
+        mesh = _central([m[:, :2].mean(0) for m in meshes])
+        if box is None or mesh is None:
+            return np.full((478, 3), np.nan, np.float32), 0.0
+        return meshes[mesh] * REGION, float(detections[box].score[0])
+
+    def compare(self, original: dict[str, Any], anonymized: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Detection (0 or 1), confidence, normalised mean error, head angles and their geodesic difference (degrees)."""
+        columns = {}
+        rotations = {}
+        for clip, values in (("original", original), ("anonymized", anonymized)):
+            columns[f"detected_{clip}"] = np.isfinite(values["landmarks"]).all((1, 2)).astype(np.int64)
+            columns[f"confidence_{clip}"] = values["confidence"]
+            rotations[clip] = pose.rotation(values["landmarks"])
+            for angle, degrees in zip(("yaw", "pitch", "roll"), pose.angles(rotations[clip]).T, strict=True):
+                columns[f"{angle}_{clip}"] = degrees
+        # Both regions are cut by one similarity transform, under which neither measure changes.
+        columns["landmark_nme"] = metrics.landmark_error(original["landmarks"], anonymized["landmarks"])
+        columns["pose_rmat"] = metrics.rotation_angle(rotations["original"], rotations["anonymized"])
+        return columns
+
+
+def _central(centres: list[tuple[float, float]]) -> int | None:
+    """Index of the centre (relative to the region) nearest to the region's, or None when none lies in the tracked box."""
+    offsets = [np.abs(np.asarray(centre) - 0.5).max() for centre in centres]
+    nearest = int(np.argmin(offsets)) if offsets else None
+    return nearest if nearest is not None and offsets[nearest] <= 0.5 / MARGIN else None

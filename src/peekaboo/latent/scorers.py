@@ -1,0 +1,83 @@
+"""Single-layer scorers over flattened W+ latents, and the walk along their gradients (the project's paper, section
+III-C).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """f(v) = sigmoid(weight . v + bias) over flattened latents; `accuracy` is that on held-out ones."""
+
+    weight: np.ndarray  # [num_ws * w_dim] float32
+    bias: float
+    accuracy: float
+
+    def __call__(self, latents: np.ndarray) -> np.ndarray:
+        """Probabilities `[B]` of flattened latents `[B, num_ws * w_dim]`."""
+        return expit(latents @ self.weight + self.bias)
+
+
+def fit(latents: np.ndarray, labels: np.ndarray, weight_decay: float, seed: int, held_out: float = 0.2) -> Scorer:
+    """Fit a scorer to flattened latents `[M, D]` and labels `[M]` of 0 and 1 by class-balanced logistic regression.
+
+    `weight_decay` is the factor of |weight|^2 / 2 beside the mean loss. A share `held_out` of the samples,
+    drawn by `seed`, is kept for the accuracy, which is balanced too. Raises ValueError when a class has fewer than two samples.
+    """
+    labels = labels.astype(bool)
+    if min(labels.sum(), (~labels).sum()) < 2:
+        raise ValueError(f"a scorer needs both classes, found {labels.sum()} positive of {len(labels)} latents")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    # Stratified, so that a small class is in both parts.
+    test = np.concatenate([c[: max(1, int(len(c) * held_out))] for c in (order[labels[order]], order[~labels[order]])])
+    train = np.setdiff1d(order, test)
+    x, y = latents[train].astype(np.float64), labels[train]
+    centre = x.mean(0)
+    balance = np.where(y, 0.5 / y.mean(), 0.5 / (1 - y.mean())) / len(y)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        w, b = parameters[:-1], parameters[-1]
+        logits = (x - centre) @ w + b
+        slope = balance * (expit(logits) - y)
+        value = balance @ np.logaddexp(0, np.where(y, -logits, logits)) + weight_decay / 2 * w @ w
+        return value, np.append((x - centre).T @ slope + weight_decay * w, slope.sum())
+
+    found = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    weight, bias = found[:-1].astype(np.float32), float(found[-1] - centre @ found[:-1])
+    right = (latents[test] @ weight + bias > 0) == labels[test]
+    accuracy = (right[labels[test]].mean() + right[~labels[test]].mean()) / 2
+    return Scorer(weight, bias, float(accuracy))
+
+
+def direction(target: Scorer, retained: list[Scorer], top_k: int) -> np.ndarray:
+    """The target's weight `[D]` with zeros where any retained scorer has one of its `top_k` largest gradient
+    components.
+
+    A single layer's gradient is p(1 - p) times its weight: the largest components are the same wherever it is taken.
+    """
+    masked = target.weight.copy()
+    for scorer in retained:
+        if top_k:
+            masked[np.argpartition(np.abs(scorer.weight), -top_k)[-top_k:]] = 0
+    return masked
+
+
+def walk(
+    latents: np.ndarray, target: Scorer, retained: list[Scorer], top_k: int, alpha: float, steps: int
+) -> np.ndarray:
+    """Take `steps` steps v <- v + alpha * m * grad f(v) from flattened latents `[B, D]`, all frames at once.
+
+    The direction is constant, so only the distance along it is iterated: one scalar a frame, exact and as cheap as
+    one step.
+    """
+    along = direction(target, retained, top_k)
+    logits = (latents @ target.weight + target.bias).astype(np.float64)
+    gain, distance = float(along @ target.weight), np.zeros(len(latents))
+    for _ in range(steps):
+        score = expit(logits + distance * gain)
+        distance += alpha * score * (1 - score)
+    return (latents + distance[:, None] * along).astype(np.float32)

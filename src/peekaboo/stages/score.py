@@ -1,0 +1,118 @@
+"""Score: per track, single-layer scorers of identity, emotion, age and sex, labelled by judges on the tuned
+generator's pictures.
+"""
+
+import argparse
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from peekaboo import gpu, models, stagefile
+from peekaboo.latent.scorers import Scorer, fit
+
+TRUNCATION = 0.7  # of the random latents
+
+
+def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
+    """Latents `[samples, num_ws, w_dim]`, drawn on the CPU so that every device sees the same."""
+    z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+    return generator.mapping(z.to(generator.mapping.w_avg.device), truncation_psi=TRUNCATION)
+
+
+def judged(
+    latents: Tensor, generator: nn.Module, identity: nn.Module, affect: nn.Module, batch: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the judges see in g'(latents): unit identity embeddings `[B, D]`, and the attributes by name, `[B]` each."""
+    embeddings, attributes = [], []
+    with torch.inference_mode():
+        for chunk in latents.split(batch):
+            images = generator.synthesis(chunk).clamp(-1, 1)
+            embeddings.append(identity(images))
+            attributes.append(affect(images))
+    return torch.cat(embeddings), {name: torch.cat([a[name] for a in attributes]) for name in attributes[0]}
+
+
+def score_track(
+    pivots: Tensor,
+    generator: nn.Module,
+    identity: nn.Module,
+    affect: nn.Module,
+    settings: argparse.Namespace,
+    seed: int,
+) -> dict[str, Scorer]:
+    """Fit the scorers of one track from its latents `[n, num_ws, w_dim]` and random ones.
+
+    Identity: same where the cosine to the clip's mean embedding reaches the threshold. The others split the random
+    latents
+    and the clip's at the median of what the judge reads, which puts as many on either side.
+    """
+    latents = torch.cat([pivots, random_latents(generator, settings.samples, seed)])
+    embeddings, attributes = judged(latents, generator, identity, affect, settings.batch)
+    mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
+    flat = latents.flatten(1).cpu().numpy()
+    labels = {
+        "identity": embeddings @ mean >= settings.threshold,
+        "emotion": attributes["valence"] > attributes["valence"].median(),
+        "age": attributes["age"] > attributes["age"].median(),
+        "sex": attributes["sex"] > attributes["sex"].median(),
+    }
+    return {name: fit(flat, label.cpu().numpy(), settings.weight_decay, seed) for name, label in labels.items()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage; see `--help`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latents", required=True, help="invert's stage file")
+    parser.add_argument("--tuned", required=True, help="tune's stage file")
+    parser.add_argument("--generator", required=True, help="generator weights, safetensors")
+    parser.add_argument("--identity", required=True, help="weights of the identity judge that steers the edit")
+    parser.add_argument("--affect", required=True, help="weights of the judge of affect, age and sex")
+    parser.add_argument("--samples", type=int, default=600, help="random latents per track")
+    parser.add_argument("--clip-samples", type=int, default=600, help="latents of the clip per track, evenly spaced")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="cosine from which two faces count as one identity"
+    )
+    parser.add_argument("--weight-decay", type=float, default=0.01)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--report", required=True)
+    args = parser.parse_args(argv)
+    report = stagefile.StageReport("score")
+    device = gpu.device(args.device)
+    generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
+    accuracies: dict[str, dict[str, float]] = {}
+    with (
+        stagefile.read(args.latents) as latents,
+        stagefile.read(args.tuned) as tuned,
+        stagefile.write(args.output) as file,
+    ):
+        for name, parameters in tuned.items():
+            track = int(name.removeprefix("track_"))
+            models.tune(generator, parameters)
+            pairs = clip_samples(latents["latents"], track, args.clip_samples)
+            pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
+            scorers = score_track(pivots, generator, identity, affect, args, args.seed + track)
+            for attribute, scorer in scorers.items():
+                group = file.create_group(f"{name}/{attribute}")
+                group["weight"] = scorer.weight
+                group.attrs["bias"], group.attrs["accuracy"] = scorer.bias, scorer.accuracy
+            accuracies[name] = {attribute: round(scorer.accuracy, 4) for attribute, scorer in scorers.items()}
+        n_frames = len(latents["latents"])
+    checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
+    report.write(args.report, n_frames, gpu.describe(device), models=checksums, held_out_accuracy=accuracies)
+
+
+def clip_samples(latents: h5py.Dataset, track: int, count: int) -> np.ndarray:
+    """Pairs `[n, 2]` of frame and track: at most `count` frames that have a latent, evenly spaced over the clip."""
+    frames = np.array([frame for frame in range(len(latents)) if np.isfinite(latents[frame, track, 0, 0])])
+    frames = frames[np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))]
+    return np.stack([frames, np.full_like(frames, track)], 1)
+
+
+if __name__ == "__main__":
+    main()

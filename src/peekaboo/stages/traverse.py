@@ -1,0 +1,71 @@
+"""Traverse: move every latent away from its track's identity, along a direction kept clear of emotion, age and sex."""
+
+import argparse
+
+import h5py
+import numpy as np
+
+from peekaboo import stagefile
+from peekaboo.latent.scorers import Scorer, walk
+
+RETAINED = ("emotion", "age", "sex")
+
+
+def read_scorers(group: h5py.Group) -> dict[str, Scorer]:
+    """One track's scorers by attribute, from score's stage file."""
+    return {
+        name: Scorer(scorer["weight"][:], float(scorer.attrs["bias"]), float(scorer.attrs["accuracy"]))
+        for name, scorer in group.items()
+    }
+
+
+def traverse_track(
+    latents: h5py.Dataset, edited: h5py.Dataset, track: int, scorers: dict[str, Scorer], settings: argparse.Namespace
+) -> tuple[float, float]:
+    """Edit one track's latents; returns the mean identity score before and after."""
+    retained = [scorers[name] for name in RETAINED]
+    before, after = [], []
+    every = np.stack([np.arange(len(latents)), np.full(len(latents), track)], 1)
+    for pairs in stagefile.batches(every, 256):
+        rows = stagefile.gather(latents, pairs)
+        found = np.isfinite(rows[:, 0, 0])
+        if not found.any():
+            continue
+        flat = rows[found].reshape(found.sum(), -1)
+        moved = walk(flat, scorers["identity"], retained, settings.top_k, settings.alpha, settings.steps)
+        before.append(scorers["identity"](flat))
+        after.append(scorers["identity"](moved))
+        stagefile.scatter(edited, pairs[found], moved.reshape(rows[found].shape))
+    return float(np.concatenate(before).mean()), float(np.concatenate(after).mean())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage; see `--help`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latents", required=True, help="invert's stage file")
+    parser.add_argument("--scorers", required=True, help="score's stage file")
+    parser.add_argument("--alpha", type=float, default=-0.75, help="step size; negative walks away from the identity")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--top-k", type=int, default=100, help="largest components kept of each retained attribute")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--report", required=True)
+    args = parser.parse_args(argv)
+    report = stagefile.StageReport("traverse")
+    scores = {}
+    with (
+        stagefile.read(args.latents) as source,
+        stagefile.read(args.scorers) as file,
+        stagefile.write(args.output) as out,
+    ):
+        latents = source["latents"]
+        edited = stagefile.frame_dataset(out, "latents", latents.shape, "f4", np.nan)
+        for name, group in file.items():
+            track = int(name.removeprefix("track_"))
+            before, after = traverse_track(latents, edited, track, read_scorers(group), args)
+            scores[name] = {"before": round(before, 4), "after": round(after, 4)}
+        n_frames = len(latents)
+    report.write(args.report, n_frames, identity_score=scores)
+
+
+if __name__ == "__main__":
+    main()

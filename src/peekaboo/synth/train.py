@@ -1,0 +1,455 @@
+"""Trains the embedded networks on rendered infants: one sub-command a network, resumable, with its curve beside its
+checkpoint.
+
+The parameters that a head was rendered from are the generator's z, so that it learns by regression from pairs.
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from peekaboo import gpu, models, stagefile
+from peekaboo.latent import restyle
+from peekaboo.nets.residual import FaceAttributes, FaceEmbedder, PerceptualFeatures, RestyleEncoder
+from peekaboo.nets.stylegan3 import Generator
+from peekaboo.synth import head, render
+
+TRUTHS = ("valence", "arousal", "expression", "age", "sex")
+
+
+_head: head.HeadModel  # one a process, set by `_load_head`
+
+
+def _load_head(path: str) -> None:
+    global _head
+    _head = head.load(path)
+
+
+def _render(parameters: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Render parameters `[n, P]`; returns RGB images `[n, S, S, 3]` uint8 and truths `[n, 5]` in the order of
+    TRUTHS.
+    """
+    drawn = [render.aligned(_head, p, size) for p in parameters]
+    images = np.stack([image for image, _ in drawn])
+    return images, np.array([[getattr(truth, name) for name in TRUTHS] for _, truth in drawn], np.float32)
+
+
+def sample_renders(rng: np.random.Generator, identities: int, images: int) -> np.ndarray:
+    """Draw parameters `[identities * images, P]`: `images` pictures in a row share the identity part, the rest
+    varies.
+    """
+    parameters = head.sample(rng, identities * images)
+    shared = head.sample(rng, identities)[:, head.IDENTITY]
+    parameters[:, head.IDENTITY] = np.repeat(shared, images, axis=0)
+    return parameters
+
+
+def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: str) -> None:
+    """Render the training set to HDF5: images, parameters, one dataset per truth, identity number; held-out ones
+    last.
+    """
+    parameters = sample_renders(np.random.default_rng(seed), settings["identities"], settings["images"])
+    chunks = np.array_split(parameters, max(1, len(parameters) // 200))
+    with (
+        multiprocessing.get_context("spawn").Pool(os.cpu_count(), _load_head, (head_path,)) as pool,
+        stagefile.write(output) as file,
+    ):
+        size = settings["size"]
+        images = file.create_dataset("images", (len(parameters), size, size, 3), "u1")
+        truths, at = np.empty((len(parameters), len(TRUTHS)), np.float32), 0
+        jobs = pool.imap(functools.partial(_render, size=size), chunks)
+        for drawn, truth in tqdm(jobs, total=len(chunks), desc="renders"):
+            images[at : at + len(drawn)], truths[at : at + len(drawn)] = drawn, truth
+            at += len(drawn)
+        file["parameters"] = parameters
+        file["identity"] = np.repeat(np.arange(settings["identities"]), settings["images"])
+        file.attrs["held_out"] = settings["held_out"] * settings["images"]
+        for name, column in zip(TRUTHS, truths.T, strict=True):
+            file[name] = column
+
+
+class Renders:
+    """The rendered training set, as uint8 in memory; `held_out` renders at its end belong to identities never trained
+    on.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        with stagefile.read(path) as file:
+            self.images = torch.from_numpy(file["images"][:]).permute(0, 3, 1, 2)
+            self.parameters = torch.from_numpy(file["parameters"][:])
+            self.identity = torch.from_numpy(file["identity"][:])
+            self.truths = {name: torch.from_numpy(file[name][:]) for name in TRUTHS}
+            self.held_out = int(file.attrs["held_out"])
+        self.trained = len(self.images) - self.held_out
+
+    def batch(self, step: int, size: int) -> Tensor:
+        """Indices `[size]` of training renders, drawn by the step number so that a resumed run sees the same ones."""
+        return torch.randint(self.trained, [size], generator=torch.Generator().manual_seed(step))
+
+    def picture(self, indices: Tensor) -> Tensor:
+        """Images `[B, 3, S, S]` in [-1, 1]."""
+        # Channels last and bfloat16 make the small residual networks four times faster to train on a CPU.
+        return (self.images[indices].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def halved() -> torch.autocast:
+    """Compute convolutions and products of the small networks in bfloat16."""
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur, tint and add noise to images `[B, 3, S, S]` in [-1, 1], a different amount each, as cameras and
+    generators do.
+    """
+    batch, size = len(images), images.shape[-1]
+    amount = torch.rand(4, batch, 1, 1, 1, generator=generator)
+    blurred = F.interpolate(F.avg_pool2d(images, 2), size=(size, size), mode="bilinear", align_corners=False)
+    images = images.lerp(blurred, amount[0])
+    gain = 1 + 0.2 * torch.randn(batch, 3, 1, 1, generator=generator) * amount[1]
+    shift = 0.1 * torch.randn(batch, 1, 1, 1, generator=generator) * amount[2]
+    noise = 0.08 * torch.randn(images.shape, generator=generator) * amount[3]
+    return (images * gain + shift + noise).clamp(-1, 1)
+
+
+class Run:
+    """A training run of one or more modules: Adam with warm-up and cosine decay, a checkpoint to resume from, a
+    curve.
+    """
+
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], modules: dict[str, nn.Module], trained: list[str]
+    ) -> None:
+        self.checkpoint, self.curve = folder / "checkpoint.pt", folder / "curve.jsonl"
+        self.steps, self.rate, self.modules = settings["steps"], settings["learning_rate"], modules
+        parameters = [p for name in trained for p in modules[name].parameters()]
+        self.optimiser = torch.optim.Adam(parameters, lr=self.rate, betas=(0.9, 0.99))
+        self.first = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            state = torch.load(self.checkpoint, weights_only=True)
+            self.first = state["step"]
+            self.optimiser.load_state_dict(state["optimiser"])
+            for name, module in modules.items():
+                module.load_state_dict(state[name])
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield step numbers; save a checkpoint every 500 of them and after the last."""
+        for step in tqdm(range(self.first, self.steps), initial=self.first, total=self.steps, mininterval=10):
+            warm = min(1, (step + 1) / 100)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / self.steps)) / 2)
+            yield step
+            if (step + 1) % 500 == 0 or step + 1 == self.steps:
+                self.save(step + 1)
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {name: module.state_dict() for name, module in self.modules.items()}
+        with stagefile.replacing(self.checkpoint) as partial:
+            torch.save(state | {"step": step, "optimiser": self.optimiser.state_dict()}, partial)
+
+    def descend(self, loss: Tensor) -> None:
+        """Take one optimiser step down the gradient of `loss`."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+
+    def log(self, step: int, **values: float) -> None:
+        """Append one line to the curve."""
+        with self.curve.open("a") as file:
+            file.write(json.dumps({"step": step, **{k: round(float(v), 5) for k, v in values.items()}}) + "\n")
+
+
+def psnr(first: Tensor, second: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [-1, 1], of the mean error over the batch."""
+    return -10 * math.log10((first - second).square().mean().item() / 4)
+
+
+def train_perceptual(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Regress the render parameters: features that know pose, expression, shape, light and colour apart."""
+    constructor = settings["network"] | {"parameters": renders.parameters.shape[1]}
+    net = PerceptualFeatures(**constructor)
+    run = Run(folder, settings, {"net": net}, ["net"])
+    for step in run:
+        indices = renders.batch(step, settings["batch"])
+        images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
+        with halved():
+            found = net(images)
+        loss = F.mse_loss(found.float(), renders.parameters[indices])
+        run.descend(loss)
+        if step % 100 == 0:
+            run.log(step, loss=loss)
+    net.eval()
+    held = torch.arange(renders.trained, renders.trained + renders.held_out)
+    with torch.no_grad():
+        errors = (net(renders.picture(held)) - renders.parameters[held]).square().mean(0)
+    run.log(run.steps, **{f"explained_{name}": 1 - errors[part].mean() for name, part in head.PARAMETERS.items()})
+    return net, constructor
+
+
+def arcface(cosines: Tensor, labels: Tensor, scale: float, margin: float) -> Tensor:
+    """ArcFace loss (Deng et al. 2019, equation 3) of cosines `[B, classes]`: the true class must win by `margin`
+    radians.
+    """
+    angle = cosines.clamp(-1 + 1e-6, 1 - 1e-6).acos()
+    truth = F.one_hot(labels, cosines.shape[1]).bool()
+    return F.cross_entropy(scale * torch.where(truth, (angle + margin).clamp(max=math.pi).cos(), cosines), labels)
+
+
+def verification_auc(embeddings: Tensor, identity: Tensor) -> float:
+    """Area under the ROC curve of cosines between all pairs of embeddings `[N, D]`: same identity against different."""
+    cosines, same = embeddings @ embeddings.T, identity[:, None] == identity[None]
+    pairs = torch.ones_like(same).triu(1)
+    ranks = cosines[pairs].argsort().argsort().double() + 1
+    positive = same[pairs]
+    count = positive.sum().double()
+    return ((ranks[positive].sum() - count * (count + 1) / 2) / (count * (~positive).sum())).item()
+
+
+def train_identity(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Tell rendered identities apart by the ArcFace loss."""
+    constructor = settings["network"]
+    net = FaceEmbedder(**constructor)
+    centres = nn.Linear(constructor["dimensions"], int(renders.identity[renders.trained]), bias=False)
+    run = Run(folder, settings, {"net": net, "centres": centres}, ["net", "centres"])
+    for step in run:
+        indices = renders.batch(step, settings["batch"])
+        images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
+        with halved():
+            embeddings = net(images)
+        cosines = embeddings.float() @ F.normalize(centres.weight).T
+        # The margin grows over the first fifth: with it from the start the small network finds no way down.
+        margin = settings["margin"] * min(1, step / (settings["steps"] / 5))
+        loss = arcface(cosines, renders.identity[indices], settings["scale"], margin)
+        run.descend(loss)
+        if step % 100 == 0:
+            run.log(step, loss=loss)
+    net.eval()
+    held = torch.arange(renders.trained, renders.trained + renders.held_out)
+    with torch.no_grad():
+        embeddings = net(renders.picture(held))
+    run.log(run.steps, auc=verification_auc(embeddings, renders.identity[held]))
+    return net, constructor
+
+
+def train_affect(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read valence, arousal, expression, age and sex off rendered faces."""
+    constructor = settings["network"]
+    net = FaceAttributes(**constructor)
+    run = Run(folder, settings, {"net": net}, ["net"])
+
+    def losses(found: dict[str, Tensor], indices: Tensor) -> dict[str, Tensor]:
+        truth = {name: values[indices] for name, values in renders.truths.items()}
+        errors = {name: F.mse_loss(found[name], truth[name]) for name in ("valence", "arousal", "age")}
+        errors["sex"] = F.binary_cross_entropy_with_logits(found["sex"], truth["sex"])
+        errors["expression"] = F.cross_entropy(found["expression"], truth["expression"].long())
+        return errors
+
+    for step in run:
+        indices = renders.batch(step, settings["batch"])
+        images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
+        with halved():
+            found = net(images)
+        errors = losses({name: value.float() for name, value in found.items()}, indices)
+        run.descend(4 * (errors["valence"] + errors["arousal"] + errors["age"]) + errors["sex"] + errors["expression"])
+        if step % 100 == 0:
+            run.log(step, **errors)
+    net.eval()
+    held = torch.arange(renders.trained, renders.trained + renders.held_out)
+    with torch.no_grad():
+        found = net(renders.picture(held))
+    errors = losses(found, held)
+    run.log(
+        run.steps,
+        valence_rmse=errors["valence"].sqrt(),
+        arousal_rmse=errors["arousal"].sqrt(),
+        age_rmse=errors["age"].sqrt(),
+        sex_accuracy=((found["sex"] > 0) == (renders.truths["sex"][held] > 0)).float().mean(),
+        expression_accuracy=(found["expression"].argmax(1) == renders.truths["expression"][held]).float().mean(),
+    )
+    return net, constructor
+
+
+def pyramid_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """L1 difference of images `[B, 3, S, S]` and of their horizontal and vertical steps, on three halvings."""
+    loss = found.new_zeros([])
+    for _ in range(3):
+        loss = loss + F.l1_loss(found, wanted)
+        loss = (
+            loss + F.l1_loss(found.diff(dim=2), wanted.diff(dim=2)) + F.l1_loss(found.diff(dim=3), wanted.diff(dim=3))
+        )
+        found, wanted = F.avg_pool2d(found, 2), F.avg_pool2d(wanted, 2)
+    return loss
+
+
+class Discriminator(nn.Module):
+    """Judges patches of images as rendered (high) or generated (low)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [3, 32, 64, 128, 128]
+        self.layers = nn.Sequential(
+            *(
+                layer
+                for i, o in itertools.pairwise(widths)
+                for layer in (nn.utils.parametrizations.spectral_norm(nn.Conv2d(i, o, 4, 2, 1)), nn.LeakyReLU(0.2))
+            ),
+            nn.Conv2d(widths[-1], 1, 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images `[B, 3, S, S]` to scores `[B, 1, S / 16, S / 16]`."""
+        return self.layers(images)
+
+
+def train_generator(
+    renders: Renders, settings: dict[str, Any], folder: Path, perceptual: nn.Module, export: Callable[..., None]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Regress pictures from the parameters they were rendered from; a discriminator joins for sharpness."""
+    constructor = settings["network"] | {"z_dim": renders.parameters.shape[1]}
+    net, averaged, discriminator = Generator(**constructor), Generator(**constructor), Discriminator()
+    averaged.load_state_dict(net.state_dict())
+    averaged.eval().requires_grad_(False)
+    modules = {"net": net, "averaged": averaged, "discriminator": discriminator}
+    run = Run(folder, settings, modules, ["net"])
+    critic = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.99))
+    dtype = torch.bfloat16
+    held = torch.arange(renders.trained, renders.trained + 200)
+    for step in run:
+        indices = renders.batch(step, settings["batch"])
+        wanted = renders.picture(indices)
+        found = net.synthesis(net.mapping(renders.parameters[indices]), dtype)
+        pixels = pyramid_loss(found, wanted)
+        features = perceptual.distance(found, wanted).mean()
+        loss = pixels + settings["perceptual_weight"] * features
+        if step >= settings["adversarial_from"] * settings["steps"]:
+            critic.zero_grad(set_to_none=True)
+            scores = discriminator(torch.cat([wanted, found.detach()]))
+            real, fake = scores.chunk(2)
+            (F.relu(1 - real).mean() + F.relu(1 + fake).mean()).backward()
+            critic.step()
+            loss = loss - settings["adversarial_weight"] * discriminator(found).mean()
+        run.descend(loss)
+        with torch.no_grad():
+            beta = min(0.998, (step + 1) / (step + 10))
+            for name, value in averaged.state_dict().items():
+                new = net.state_dict()[name]
+                value.lerp_(new, 1 - beta) if value.is_floating_point() else value.copy_(new)
+        if step % 50 == 0:
+            run.log(step, loss=loss, pixels=pixels, perceptual=features)
+        if (step + 1) % 500 == 0 or step + 1 == run.steps:
+            with torch.no_grad():
+                z = torch.randn(10000, net.z_dim, generator=torch.Generator().manual_seed(0))
+                averaged.mapping.w_avg.copy_(averaged.mapping(z)[:, 0].mean(0))
+                drawn = averaged.synthesis(averaged.mapping(renders.parameters[held]), dtype)
+                run.log(step, psnr_held_out=psnr(drawn, renders.picture(held)))
+            export(averaged, constructor)
+    return averaged, constructor
+
+
+def train_encoder(
+    renders: Renders, settings: dict[str, Any], folder: Path, generator: Generator, perceptual: nn.Module
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Learn the residual updates of ReStyle: each pass sees the frame and what the passes before made of it.
+
+    The latents of a render are known (the mapping of its parameters), so that every pass has them as its target; in
+    the last
+    part of the run pictures are compared too.
+    """
+    constructor = settings["network"] | {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
+    net = RestyleEncoder(**constructor)
+    run = Run(folder, settings, {"net": net}, ["net"])
+    dtype = torch.bfloat16
+    with torch.no_grad():
+        average = generator.mapping.w_avg.expand(1, generator.num_ws, -1)
+        average_image = generator.synthesis(average).clamp(-1, 1)
+        spread = generator.mapping(renders.parameters[:10000])[:, 0].std(0)
+
+    def latent_loss(codes: Tensor, wanted: Tensor) -> Tensor:
+        return ((codes - wanted) / spread).square().mean()
+
+    for step in run:
+        indices = renders.batch(step, settings["batch"])
+        images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
+        with torch.no_grad():
+            wanted = generator.mapping(renders.parameters[indices])
+        shown, codes, losses = average_image.expand_as(images), average, []
+        compare = step >= settings["compare_from"] * settings["steps"]
+        # One pass a step also looks at its picture: through the generator is the dear way.
+        looked_at = step % settings["passes"]
+        for i in range(settings["passes"]):
+            with halved():
+                residual = net(torch.cat([images, shown], 1))
+            codes = residual.float() + codes.detach()
+            losses.append(latent_loss(codes, wanted))
+            if compare and i == looked_at:
+                drawn = generator.synthesis(codes, dtype)
+                losses.append(F.mse_loss(drawn, images) + 0.5 * perceptual.distance(drawn, images).mean())
+                shown = drawn.detach().clamp(-1, 1)
+            elif i + 1 < settings["passes"]:
+                with torch.no_grad():
+                    shown = generator.synthesis(codes, dtype).clamp(-1, 1)
+        run.descend(torch.stack(losses).sum())
+        if step % 20 == 0:
+            run.log(step, **{f"loss_{i}": value for i, value in enumerate(losses)})
+    net.eval()
+    held = torch.arange(renders.trained, renders.trained + 200)
+    with torch.no_grad():
+        codes = restyle.invert(renders.picture(held), net, generator, settings["passes"])
+        run.log(run.steps, psnr_held_out=psnr(generator.synthesis(codes), renders.picture(held)))
+    return net, constructor
+
+
+NETWORKS = ("perceptual", "identity", "affect", "generator", "encoder")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Render the training set, or train one network on it and write its safetensors file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=("renders", *NETWORKS))
+    parser.add_argument("--settings", required=True, help="the recipe, YAML")
+    parser.add_argument("--head", help="the head model (stage renders)")
+    parser.add_argument("--renders", help="the rendered training set (all other stages)")
+    parser.add_argument("--perceptual", help="weights that stages generator and encoder compare pictures with")
+    parser.add_argument("--generator", help="weights that stage encoder inverts")
+    parser.add_argument("--checkpoints", type=Path, help="folder for checkpoint and curve")
+    parser.add_argument("--output", required=True)
+    arguments = parser.parse_args(argv)
+    gpu.keep_freed_memory()
+    recipe = yaml.safe_load(Path(arguments.settings).read_text())
+    if arguments.stage == "renders":
+        make_renders(recipe["renders"], recipe["seed"], arguments.head, arguments.output)
+        return
+    torch.manual_seed(recipe["seed"])
+
+    def export(net: nn.Module, constructor: dict[str, Any]) -> None:
+        with stagefile.replacing(arguments.output) as partial:
+            models.save(partial, net, constructor)
+
+    common = (Renders(arguments.renders), recipe[arguments.stage], arguments.checkpoints)
+    if arguments.stage == "generator":
+        trained = train_generator(*common, models.load(arguments.perceptual), export)
+    elif arguments.stage == "encoder":
+        trained = train_encoder(*common, models.load(arguments.generator), models.load(arguments.perceptual))
+    else:
+        simple = {"perceptual": train_perceptual, "identity": train_identity, "affect": train_affect}
+        trained = simple[arguments.stage](*common)
+    export(*trained)
+
+
+if __name__ == "__main__":
+    main()

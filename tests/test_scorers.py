@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+
+from peekaboo.latent.scorers import Scorer, direction, fit, walk
+
+
+def scorers(rng, dimensions=40):
+    return [Scorer(rng.normal(size=dimensions).astype(np.float32) / 3, float(rng.normal()), 1.0) for _ in range(4)]
+
+
+@pytest.mark.parametrize("top_k", [0, 3, 12])
+def test_walk_equals_the_plain_loop_of_gradient_steps(top_k):
+    rng = np.random.default_rng(0)
+    target, *retained = scorers(rng)
+    latents = rng.normal(size=(5, 40)).astype(np.float32)
+    v = torch.from_numpy(latents).double()
+    for _ in range(300):
+        gradients = []
+        for scorer in (target, *retained):
+            x = v.clone().requires_grad_()
+            score = torch.sigmoid(x @ torch.from_numpy(scorer.weight).double() + scorer.bias)
+            gradients.append(torch.autograd.grad(score.sum(), x)[0])
+        mask = torch.ones_like(v)
+        for gradient in gradients[1:]:
+            mask.scatter_(1, gradient.abs().topk(top_k, dim=1).indices, 0)
+        v = v - 0.75 * mask * gradients[0]
+    found = walk(latents, target, retained, top_k, alpha=-0.75, steps=300)
+    np.testing.assert_allclose(found, v.numpy(), atol=1e-4)
+    assert (target(found) < target(latents)).all()
+
+
+def test_direction_is_zero_where_a_retained_gradient_is_largest():
+    target = Scorer(np.ones(6, np.float32), 0.0, 1.0)
+    first = Scorer(np.array([9, 0, 0, 0, -8, 1], np.float32), 0.0, 1.0)
+    second = Scorer(np.array([0, 7, 0, 0, 0, -6], np.float32), 0.0, 1.0)
+    assert direction(target, [first, second], 2).tolist() == [0, 0, 1, 1, 0, 0]
+
+
+def test_fit_recovers_the_logistic_model_that_made_the_labels():
+    rng = np.random.default_rng(1)
+    weight = np.array([2.0, -1.0, 0.0, 0.5])
+    latents = rng.normal(size=(20000, 4)).astype(np.float32)
+    labels = rng.random(20000) < expit(latents @ weight + 0.3)
+    scorer = fit(latents, labels, weight_decay=1e-6, seed=0)
+    # Balancing the classes moves the bias, not the direction.
+    np.testing.assert_allclose(scorer.weight, weight, atol=0.12)
+    bayes = ((latents @ weight + 0.3 > 0) == labels).mean()
+    assert abs(scorer.accuracy - bayes) < 0.02
+
+
+def test_fit_says_when_a_class_is_missing():
+    with pytest.raises(ValueError, match="both classes, found 10 positive of 10"):
+        fit(np.zeros((10, 3), np.float32), np.ones(10), weight_decay=0.1, seed=0)
