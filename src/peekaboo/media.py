@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -14,10 +15,13 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 # Demuxers by their FFmpeg names. Play lists, image sequences and the like could open other files and are not read.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
 SOUND_FORMATS = f"{FORMATS},wav,mp3,flac,ogg,aac"
+# Outermost elements of mp4 and AVI files.
+BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"sidx", b"mfra", b"RIFF"}
 MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "alac", "opus"}
 AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 # Frames that may fail to decode before a clip counts as damaged: pictures before the first key frame are never shown.
 MISSING_FRAMES, MISSING_SHARE = 2, 0.02
+EDIT_ROUNDING = Fraction(2, 1000)
 # AVColorSpace (ITU-T H.273 matrix coefficients) to the matrices of swscale; 0 is RGB, which needs none.
 MATRICES = {
     0: Colorspace.DEFAULT,
@@ -118,9 +122,10 @@ def probe(path: str | Path) -> ClipInfo:
             fallback = 1 / (stream.average_rate * stream.time_base) if stream.average_rate else 1
             duration = int(gaps[-1]) if len(gaps) else max(1, round(fallback))
         if container.format.name.startswith("mov") and stream.duration:
-            # An edit list may end in the middle of the last frame.
+            # An edit list may end in the middle of the last frame; it counts in ms or 1/600 s, so less is rounding.
             remaining = stream.start_time + stream.duration - int(pts[-1])
-            duration = min(duration, remaining) if remaining > 0 else duration
+            if remaining > 0 and (duration - remaining) * stream.time_base > EDIT_ROUNDING:
+                duration = remaining
         durations = np.append(gaps, duration).astype(np.int64)
         return ClipInfo(
             width=size[0],
@@ -217,8 +222,7 @@ def _opened(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.
     """Open a clip and its video stream; FFmpeg's errors become ClipError, without the path that they name."""
     try:
         with av.open(str(path), options={"format_whitelist": FORMATS}, metadata_errors="replace") as container:
-            if container.format.name.startswith("matroska"):
-                _check_matroska_size(path)
+            _check_size(path, container.format.name)
             videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
             if not videos:
                 raise ClipError("no video stream")
@@ -260,31 +264,53 @@ def _decoded(
             yield frame
     if not count:
         raise ClipError("zero frames")
-    # The index of an mp4 and the header of an AVI say how many frames there should be.
-    declared = stream.frames if container.format.name == "avi" else 0
-    if container.format.name.startswith("mov"):
-        declared = len(stream.index_entries)
-    if packets < declared:
-        raise ClipError(f"truncated: {packets} frames found, the file declares {declared}")
+    # The index of an mp4 says how many frames there should be.
+    if container.format.name.startswith("mov") and packets < len(stream.index_entries):
+        raise ClipError(f"truncated: {packets} frames found, the file declares {len(stream.index_entries)}")
     if len(stored) - count > max(MISSING_FRAMES, MISSING_SHARE * len(stored)):
         raise ClipError(f"truncated or damaged: {count} of {len(stored)} frames could be decoded")
 
 
-def _check_matroska_size(path: str | Path) -> None:
-    """Raise ClipError when a Matroska segment says that it is longer than the file; live recordings don't say."""
+def _check_size(path: str | Path, container_format: str) -> None:
+    """Raise ClipError when the outermost elements of a file reach beyond its end."""
     with open(path, "rb") as file:
-        file.seek(4)
-        file.seek(_ebml_size(file)[0], 1)
-        if file.read(4) != b"\x18\x53\x80\x67":
-            return
-        size, unknown = _ebml_size(file)
-        expected = file.tell() + size
         found = file.seek(0, 2)
-    if not unknown and found < expected:
+        file.seek(0)
+        expected = (
+            _matroska_end(file) if container_format.startswith("matroska") else _boxes_end(file, container_format)
+        )
+    if found < expected:
         raise ClipError(f"truncated: {found} bytes found, the file declares {expected}")
 
 
-def _ebml_size(file) -> tuple[int, bool]:
+def _boxes_end(file: BinaryIO, container_format: str) -> int:
+    """Where an mp4's boxes or an AVI's RIFF chunks end, but for what a camera appends in a format of its own."""
+    end, avi = 0, container_format == "avi"
+    while len(head := file.read(8)) == 8:
+        if avi:
+            kind, size = head[:4], int.from_bytes(head[4:], "little") + 8
+        else:
+            kind, size = head[4:], int.from_bytes(head[:4], "big")
+            size = int.from_bytes(file.read(8), "big") if size == 1 else size
+        if kind not in BOXES or size < 8:
+            break
+        end += size
+        file.seek(end)
+    # Some writers of AVI count these 8 bytes twice.
+    return end - 8 if avi else end
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """Where a Matroska file's segment ends; 0 for live recordings, which don't say."""
+    file.seek(4)
+    file.seek(_ebml_size(file)[0], 1)
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return 0
+    size, unknown = _ebml_size(file)
+    return 0 if unknown else file.tell() + size
+
+
+def _ebml_size(file: BinaryIO) -> tuple[int, bool]:
     """Read an EBML element size (RFC 8794, section 4): its value, and whether it is the one that means unknown."""
     first = file.read(1)[0]
     length = 9 - first.bit_length()
@@ -377,7 +403,7 @@ class _Sound:
         else:
             rate = template.rate if template.rate in AAC_RATES else 48000
             self.stream = output.add_stream("aac", rate=rate, options={"flags": "+bitexact"})
-            self.stream.layout = template.layout
+            self.stream.layout = "mono" if template.channels == 1 else "stereo"
             self.packets = self._encoded(template)
         self.stream.metadata.clear()
         self.waiting: av.Packet | None = None

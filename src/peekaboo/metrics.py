@@ -35,7 +35,9 @@ def mean(numbers: np.ndarray, missing: str = "no frame could be judged") -> Valu
 def rmse(original: np.ndarray, anonymized: np.ndarray) -> Value:
     """Root mean square difference of two series [N] over the frames where both are known."""
     return _value(
-        np.subtract(anonymized, original, dtype=np.float64) ** 2, "no frame was judged in both clips", lambda x: np.sqrt(np.mean(x))
+        np.subtract(anonymized, original, dtype=np.float64) ** 2,
+        "no frame was judged in both clips",
+        lambda x: np.sqrt(np.mean(x)),
     )
 
 
@@ -53,8 +55,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def rotation_angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Geodesic angles in degrees [...] between rotation matrices [..., 3, 3]: arccos((trace(a b') - 1) / 2).
 
-    Computed as the arctangent of sine (from the skew part of a' b) over cosine (from its trace), because the arccosine loses
-    half of its digits near 0 and 180 degrees. Phi6 of Huynh (2009); NaN where either matrix holds NaN.
+    Computed as the arctangent of sine (from the skew part of a' b) over cosine (from its trace), because the arccosine
+    loses half of its digits near 0 and 180 degrees. Phi6 of Huynh (2009); NaN where either matrix holds NaN.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     relative = np.swapaxes(a, -1, -2) @ b
@@ -76,8 +78,8 @@ def temporal_consistency(
     """Weighted mean cosine between embeddings [N, D] of the same track 3 s apart (Table I of the paper, TC).
 
     A frame's partner is the frame of its track whose time stamp `seconds` [N] is nearest to 3 s later, if it is within
-    0.1 s of that. The weight is the product of both frames' detection confidence [N] (0..1, 0 where no face was found).
-    The count is that of the pairs with a weight.
+    0.1 s of that and the track lasts so long. The weight is the product of both frames' detection confidence [N] (0..1,
+    0 where no face was found). The count is that of the pairs with a weight.
     """
     total = weights = 0.0
     count = pairs = 0
@@ -85,13 +87,11 @@ def temporal_consistency(
         rows = np.flatnonzero(tracks == track)
         rows = rows[np.argsort(seconds[rows], kind="stable")]
         times = seconds[rows]
-        wanted = times + CONSISTENCY_SECONDS
-        after = np.clip(np.searchsorted(times, wanted), 1, max(len(times) - 1, 1))
-        if len(times) < 2:
-            continue
-        partner = np.where(wanted - times[after - 1] <= times[after] - wanted, after - 1, after)
-        # A hair more than the tolerance: time stamps are rounded to binary fractions.
-        near = np.abs(times[partner] - wanted) <= CONSISTENCY_TOLERANCE + 1e-9
+        # A hair of slack: time stamps are rounded to binary fractions.
+        wanted = times[times + CONSISTENCY_SECONDS <= times[-1] + 1e-9] + CONSISTENCY_SECONDS
+        after = np.minimum(np.searchsorted(times, wanted), len(times) - 1)
+        partner = np.where(wanted - times[after - 1] < times[after] - wanted, after - 1, after)
+        near = np.flatnonzero(np.abs(times[partner] - wanted) <= CONSISTENCY_TOLERANCE)
         first, second = rows[near], rows[partner[near]]
         pairs += len(first)
         cosines, weight = cosine(embeddings[first], embeddings[second]), confidence[first] * confidence[second]

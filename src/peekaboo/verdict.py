@@ -22,13 +22,13 @@ def decide(
 ) -> Verdict:
     """Decide from all face-frames of all tracks [F].
 
-    `covered`: share of the face region replaced, NaN counts as nothing. `same_frame`, `template`: the independent judge's
-    distances from the anonymised face to the original in the same frame, and to the mean original of its track; NaN where
-    the judge could not be applied. `judge` names that judge, trained on real faces; None where there is none. A
-    distance below `operating_point` means one person.
+    `covered`: share of the face region replaced, NaN counts as nothing. `same_frame`, `template`: the independent
+    judge's distances from the anonymised face to the original in the same frame, and to the mean original of its track;
+    NaN where the judge could not be applied. `judge` names that judge, trained on real faces; None where there is none.
+    A distance below `operating_point` means one person.
 
-    A face left uncovered fails first; then, without a judge or without a judged frame, there is no evidence; then one frame
-    in which either distance takes the anonymised face for the original fails the clip.
+    A face left uncovered fails first; then, without a judge or without a judged frame, there is no evidence; then one
+    frame in which either distance takes the anonymised face for the original fails the clip.
     """
     if not len(covered):
         return Verdict(NO_EVIDENCE, "no face was tracked in any frame")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from peekaboo import models
-from peekaboo.judges.landmarks import Face, aligned, images
+from peekaboo import gpu, models
+from peekaboo.judges.landmarks import Face, aligned
 
 
 class Affect:
@@ -32,7 +32,7 @@ class Affect:
     @torch.inference_mode()
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Read crops [S, S, 3]: valence and arousal [B] in [-1, 1], the name of the likeliest expression [B]."""
-        values = self.network(images(inputs, self.device))
+        values = self.network(gpu.to_images(np.stack(inputs), self.device))
         return {
             "valence": values["valence"].float().cpu().numpy(),
             "arousal": values["arousal"].float().cpu().numpy(),

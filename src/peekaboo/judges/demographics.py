@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from peekaboo import models
-from peekaboo.judges.landmarks import Face, aligned, images
+from peekaboo import gpu, models
+from peekaboo.judges.landmarks import Face, aligned
 
 
 class Demographics:
@@ -30,7 +30,7 @@ class Demographics:
     @torch.inference_mode()
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Read crops [S, S, 3]: age [B] from 0 (newborn) to 1 (adult), sex [B] as the probability of male."""
-        values = self.network(images(inputs, self.device))
+        values = self.network(gpu.to_images(np.stack(inputs), self.device))
         return {"age": values["age"].float().cpu().numpy(), "sex": values["sex"].sigmoid().float().cpu().numpy()}
 
     def compare(self, original: dict[str, Any], anonymized: dict[str, Any]) -> dict[str, np.ndarray]:

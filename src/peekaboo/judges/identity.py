@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from peekaboo import metrics, models
-from peekaboo.judges.landmarks import Face, aligned, images
+from peekaboo import gpu, metrics, models
+from peekaboo.judges.landmarks import Face, aligned
 
 CHIP = 150
 # Room around the face in dlib's chips, as its recognition network was trained with.
 CHIP_PADDING = 0.25
-# dlib's five points in the face mesh: corners of the subject's left eye (outer, inner), of the right one, base of the nose.
+# dlib's five points in the face mesh: the subject's left eye (outer and inner corner), right eye, base of the nose.
 CHIP_POINTS = (263, 362, 33, 133, 2)
 
 
@@ -37,7 +37,7 @@ class Embedded:
     @torch.inference_mode()
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Embed crops [S, S, 3]: unit embeddings [B, D]."""
-        return {"embedding": self.network(images(inputs, self.device)).float().cpu().numpy()}
+        return {"embedding": self.network(gpu.to_images(np.stack(inputs), self.device)).float().cpu().numpy()}
 
     def compare(self, original: dict[str, Any], anonymized: dict[str, Any]) -> dict[str, np.ndarray]:
         """Cosine between both embeddings."""
@@ -47,9 +47,9 @@ class Embedded:
 class Dlib:
     """dlib's ResNet (dlib_face_recognition_resnet_model_v1, public domain), an independent judge of real faces.
 
-    Its published operating point: two faces are one person's when their embeddings are less than 0.6 apart (99.38 % correct on
-    Labeled Faces in the Wild). The embeddings have no unit length and their cosines lie close together: different
-    people reach 0.9, so its cosine is not to be read against the 0.71 of ArcFace.
+    Its published operating point: two faces are one person's when their embeddings are less than 0.6 apart (99.38 %
+    correct on Labeled Faces in the Wild). The embeddings have no unit length and their cosines lie close together:
+    different people reach 0.9, so its cosine is not to be read against the 0.71 of ArcFace.
     """
 
     name = "dlib face recognition"
@@ -63,8 +63,8 @@ class Dlib:
         spec = find_spec("face_recognition_models")
         if spec is None:
             raise FileNotFoundError(
-                "identity: expected the package face_recognition_models with dlib's weights, found none; install it, or run "
-                "with --independent none and do without a verdict"
+                "identity: expected the package face_recognition_models with dlib's weights, found none; install it, "
+                "or run with --independent none and do without a verdict"
             )
         import dlib
 
@@ -88,15 +88,16 @@ class Dlib:
 
 
 def chip(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Cut the chip [150, 150, 3] that dlib would cut for its five points [5, 2] in source pixels; black outside the frame."""
+    """Cut the chip [150, 150, 3] that dlib cuts for its five points [5, 2] in source pixels; black beyond the frame."""
     import dlib
 
-    # dlib takes whole pixels: place the chip for an enlarged face, then shrink the rectangle.
+    # dlib takes whole pixels: place the chip for an enlarged face, then shrink the rectangle about its scaled centre.
     enlarged = 64
     corners = [dlib.point(int(x), int(y)) for x, y in np.rint(points * enlarged)]
-    shape = dlib.full_object_detection(dlib.rectangle(), corners)
-    details = dlib.get_face_chip_details(shape, CHIP, CHIP_PADDING)
-    sides = (details.rect.left(), details.rect.top(), details.rect.right(), details.rect.bottom())
-    place = dlib.drectangle(*(side / enlarged for side in sides))
+    details = dlib.get_face_chip_details(dlib.full_object_detection(dlib.rectangle(), corners), CHIP, CHIP_PADDING)
+    centre = np.array([details.rect.dcenter().x, details.rect.dcenter().y]) / enlarged
+    # A rectangle of dlib's holds the pixels of both its sides: its width is right - left + 1.
+    reach = (details.rect.width() / enlarged - 1) / 2
+    place = dlib.drectangle(*(centre - reach), *(centre + reach))
     found = dlib.chip_details(place, dlib.chip_dims(CHIP, CHIP), details.angle)
     return dlib.extract_image_chips(np.ascontiguousarray(frame), [found])[0]

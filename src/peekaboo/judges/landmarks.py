@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from peekaboo import metrics, models
 from peekaboo.faces.alignment import crop
 from peekaboo.judges import pose
 
 REGION = 256
-# The region around a tracked box, in box sides: the detector inside the mesh expects a face that fills half of a picture.
+# The region around a tracked box, in box sides: the mesh's detector expects a face that fills about half of a picture.
 MARGIN = 2.0
 CONFIDENCE = 0.5
 
@@ -33,13 +32,8 @@ def aligned(frame: np.ndarray, face: Face) -> np.ndarray | None:
     return crop(frame, face.transform, face.resolution) if np.isfinite(face.transform).all() else None
 
 
-def images(inputs: list[np.ndarray], device: torch.device) -> torch.Tensor:
-    """Stack uint8 crops [S, S, 3] into images [B, 3, S, S] in [-1, 1] on `device`."""
-    return torch.from_numpy(np.stack(inputs)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 class Judge(Protocol):
-    """A network that reads something off a face. To add one, write this class in a file of its own and list it in measure.
+    """A network that reads something off a face. To add one, write such a class in its own file, list it in measure.
 
     The same face is judged twice, in the original and in the anonymised frame, at the place where it was tracked in the
     original: a blurred or masked face is judged too, whether or not a detector would find it.
@@ -83,14 +77,12 @@ class Mesh:
         import mediapipe
 
         solutions = mediapipe.solutions
-        # Without the video mode's smoothing, a frame's result does not depend on the frames before it. A neighbour may be in
-        # the region as well, so the mesh looks for more than one face.
+        # Without the video mode's smoothing, a frame's result does not depend on the frames before it. A neighbour may
+        # be in the region as well, so the mesh looks for more than one face.
         self.mesh = solutions.face_mesh.FaceMesh(
             static_image_mode=True, max_num_faces=3, refine_landmarks=True, min_detection_confidence=CONFIDENCE
         )
-        self.detector = solutions.face_detection.FaceDetection(
-            model_selection=0, min_detection_confidence=CONFIDENCE
-        )
+        self.detector = solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=CONFIDENCE)
         folder = Path(find_spec("mediapipe").submodule_search_locations[0])
         self.sha256 = models.checksum(folder / "modules/face_landmark/face_landmark_with_attention.tflite")
 
@@ -105,7 +97,7 @@ class Mesh:
         return crop(frame, transform, REGION)
 
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """Read regions [256, 256, 3]: landmarks [B, 478, 3] in region pixels (NaN: none found) and confidence [B], 0 to 1."""
+        """Read regions [256, 256, 3]: landmarks [B, 478, 3] in region pixels (NaN: none), confidence [B] (0..1)."""
         found = [self._nearest(region) for region in inputs]
         return {
             "landmarks": np.stack([landmarks for landmarks, _ in found]),
@@ -113,7 +105,7 @@ class Mesh:
         }
 
     def _nearest(self, region: np.ndarray) -> tuple[np.ndarray, float]:
-        """The landmarks and the detector's score of the face that is centred inside the tracked box, if there is one."""
+        """The landmarks and the detector's score of the face centred inside the tracked box, if there is one."""
         region = np.ascontiguousarray(region)
         detections = self.detector.process(region).detections or []
         boxes = [detection.location_data.relative_bounding_box for detection in detections]
@@ -128,7 +120,7 @@ class Mesh:
         return meshes[mesh] * REGION, float(detections[box].score[0])
 
     def compare(self, original: dict[str, Any], anonymized: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Detection (0 or 1), confidence, normalised mean error, head angles and their geodesic difference (degrees)."""
+        """Detection (0 or 1), confidence, normalised mean error, head angles and their geodesic angle (degrees)."""
         columns = {}
         rotations = {}
         for clip, values in (("original", original), ("anonymized", anonymized)):
@@ -144,7 +136,7 @@ class Mesh:
 
 
 def _central(centres: list[tuple[float, float]]) -> int | None:
-    """Index of the centre (relative to the region) nearest to the region's, or None when none lies in the tracked box."""
+    """Index of the centre (0..1 in the region) nearest to the region's, or None when none lies in the tracked box."""
     offsets = [np.abs(np.asarray(centre) - 0.5).max() for centre in centres]
     nearest = int(np.argmin(offsets)) if offsets else None
     return nearest if nearest is not None and offsets[nearest] <= 0.5 / MARGIN else None

@@ -6,8 +6,8 @@ yaw 0.99) than a perspective or an orthographic fit of x and y alone, and shakes
 
 import numpy as np
 
-# Landmark number, weight, x, y, z (centimetres; x to the right of the image, y up, z towards the camera). The points that
-# move least with expression and their weights, from MediaPipe's face geometry module (google-ai-edge/mediapipe,
+# Landmark number, weight, x, y, z (centimetres; x to the right of the image, y up, z towards the camera): points that
+# keep their place in most expressions, from MediaPipe's face geometry module (google-ai-edge/mediapipe,
 # mediapipe/modules/face_geometry/data/geometry_pipeline_metadata_landmarks.pbtxt, Apache-2.0).
 BASIS = np.array(
     [
@@ -52,9 +52,9 @@ LANDMARKS = BASIS[:, 0].astype(int)
 def rotation(landmarks: np.ndarray) -> np.ndarray:
     """Head rotations [B, 3, 3] (float64, determinant 1) of face-mesh landmarks [B, 478, 3]; NaN where a landmark is.
 
-    Landmarks are in pixels, x right, y down, z away from the camera in the scale of x, as the mesh gives them. A rotation
-    maps the canonical head (x right, y up, z towards the camera; identity when it faces the camera) to the landmarks: the
-    least-squares solution of weighted absolute orientation (Umeyama 1991), free of position and scale.
+    Landmarks are in pixels, x right, y down, z away from the camera in the scale of x, as the mesh gives them. A
+    rotation maps the canonical head (x right, y up, z towards the camera; identity when it faces the camera) to the
+    landmarks: the solution of weighted absolute orientation (Umeyama 1991), whatever the position and scale.
     """
     weights, model = BASIS[:, 1:2] / BASIS[:, 1].sum(), BASIS[:, 2:]
     points = landmarks[:, LANDMARKS].astype(np.float64) * [1, -1, -1]
@@ -70,8 +70,8 @@ def rotation(landmarks: np.ndarray) -> np.ndarray:
 def angles(rotations: np.ndarray) -> np.ndarray:
     """Yaw, pitch and roll [B, 3] in degrees of head rotations [B, 3, 3].
 
-    Turned about the vertical, then the sideways, then the viewing axis. Signs as usual for head-pose networks: positive when
-    the nose points to the left of the image, up, and when the top of the head leans to the right of the image.
+    R = Ry(yaw) Rx(pitch) Rz(roll) up to sign. Signs as usual for head-pose networks: positive when the nose points to
+    the left of the image, when it points up, and when the top of the head leans to the right of the image.
     """
     r = rotations
     yaw = np.arctan2(r[:, 0, 2], r[:, 2, 2])

@@ -1,8 +1,8 @@
 """measure: what the anonymised clip kept and what it changed, per frame (TSV) and per clip (JSON with the verdict)."""
 
 import argparse
-from fractions import Fraction
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import h5py
@@ -17,52 +17,215 @@ from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.landmarks import Face, Judge, Mesh
 
 BATCH = 16
+EMBEDDINGS = ("embedding_original", "embedding_anonymized")
 
 
 def measure(
     original: str, anonymized: str, faces: h5py.File, coverage: h5py.File, judges: list[Judge], identity: Judge
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+) -> pd.DataFrame:
     """Judge every tracked face of two clips, read side by side, in batches.
 
-    Returns the per-frame table with a row per frame and track, in that order, and the embeddings [rows, D] that the judge
-    `identity` gives the original and the anonymised faces (NaN: not judged). Frames are streamed; what stays in memory is
-    about 1.5 kB per row. Raises media.ClipError when the clips differ in frames or size.
+    Returns the per-frame table: a row per frame and track, in that order, NaN where a judge could not be applied.
+    Besides the judges' columns and `covered` it holds, as arrays [D], the embeddings by the judge `identity` of the
+    original and the anonymised face. Frames are streamed; a row takes about 2 kB of memory. Raises media.ClipError when
+    the clips differ in frames or size, or no face was tracked.
     """
-    n_frames, present = len(faces["pts"]), faces["present"][:]
-    times = seconds(faces)
-    for path, role in ((original, "original"), (anonymized, "anonymised")):
-        found = media.probe(path)
-        expected = (n_frames, int(faces.attrs["width"]), int(faces.attrs["height"]))
-        if (found.n_frames, found.width, found.height) != expected:
-            raise media.ClipError(
-                f"the {role} clip has {found.n_frames} frames of {found.width}x{found.height}, expected {expected[0]} of "
-                f"{expected[1]}x{expected[2]} as the extract stage saw: run the stages for this clip again"
-            )
-    tables, embeddings, batch, rows = [], [], [], []
-
-    def judge_batch() -> None:
-        columns, embedded = judge_faces(batch, judges, identity)
-        tables.append(pd.DataFrame(rows).join(pd.DataFrame(columns)))
-        embeddings.append(embedded)
-        batch.clear()
-        rows.clear()
-
-    pairs = zip(media.frames(original), media.frames(anonymized), strict=True)
-    for n, frames in enumerate(tqdm(pairs, "measure", n_frames, unit="frame", mininterval=5)):
-        for track in np.flatnonzero(present[n]):
-            face = Face(
-                faces["boxes"][n, track],
-                faces["landmarks"][n, track],
-                faces["transforms"][n, track],
-                int(faces.attrs["resolution"]),
-            )
-            batch.append([[judge.prepare(frame, face) for frame in frames] for judge in judges])
+    present, (numerator, denominator) = faces["present"][:], faces.attrs["time_base"]
+    times = faces["pts"][:] * int(numerator) / int(denominator)
+    if not present.any():
+        raise media.ClipError("expected a tracked face, found none: this clip is to be withheld, not measured")
+    size = (int(faces.attrs["height"]), int(faces.attrs["width"]))
+    tables, rows, inputs = [], [], []
+    pairs = paired(original, anonymized, len(times), size)
+    for n, frames in enumerate(tqdm(pairs, "measure", len(times), unit="frame", mininterval=5)):
+        for track in map(int, np.flatnonzero(present[n])):
+            place = (faces[name][n, track] for name in ("boxes", "landmarks", "transforms"))
+            face = Face(*place, resolution=int(faces.attrs["resolution"]))
             covered = float(coverage["covered"][n, track])
-            rows.append({"frame": n, "time": times[n], "track": int(track), "covered": covered})
-            if len(batch) == BATCH:
-                judge_batch()
-    if batch or not tables:
-        judge_batch()
-    table = pd.concat(tables, ignore_index=True)
-    both = np.concatenate(embeddings, axis=1)
-    return table, both[0], both[1]
+            rows.append({"frame": n, "time": times[n], "track": track, "covered": covered})
+            inputs.append([[judge.prepare(frame, face) for frame in frames] for judge in judges])
+        if len(rows) >= BATCH or (rows and n == len(times) - 1):
+            tables.append(pd.DataFrame(rows).join(judge_faces(inputs, judges, identity)))
+            rows, inputs = [], []
+    return pd.concat(tables, ignore_index=True)
+
+
+def paired(
+    original: str, anonymized: str, n_frames: int, size: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the frames [H, W, 3] of two clips side by side, `n_frames` of them, cut to `size` (height, width).
+
+    An anonymised clip may be a pixel wider or higher: H.264 needs even sides. Raises media.ClipError on any other
+    difference.
+    """
+    even = tuple(side + side % 2 for side in size)
+    count = 0
+    for count, pair in enumerate(zip_longest(media.frames(original), media.frames(anonymized)), 1):
+        for clip, frame in zip(("original", "anonymised"), pair, strict=True):
+            if frame is None or count > n_frames or frame.shape[:2] not in (size, even):
+                found = "no frame" if frame is None else f"{frame.shape[1]}x{frame.shape[0]} pixels"
+                raise media.ClipError(
+                    f"frame {count - 1} of the {clip} clip: found {found}, expected {n_frames} frames of "
+                    f"{size[1]}x{size[0]} pixels as extract saw them; run the stages of this clip again"
+                )
+        yield tuple(frame[: size[0], : size[1]] for frame in pair)
+    if count < n_frames:
+        raise media.ClipError(f"both clips have {count} frames, expected {n_frames} as extract saw them; run it again")
+
+
+def judge_faces(inputs: list[list[list[Any]]], judges: list[Judge], identity: Judge) -> pd.DataFrame:
+    """Apply every judge to a batch: inputs [face][judge][original, anonymised], None where there is none."""
+    table = pd.DataFrame(index=range(len(inputs)))
+    for k, judge in enumerate(judges):
+        usable = [row for row, face in enumerate(inputs) if all(side is not None for side in face[k])]
+        columns = [*judge.columns, *(EMBEDDINGS if judge is identity else ())]
+        found = pd.DataFrame(index=usable, columns=columns, dtype=float)
+        if usable:
+            values = [judge([inputs[row][k][side] for row in usable]) for side in (0, 1)]
+            compared = judge.compare(*values)
+            if judge is identity:
+                compared |= {name: list(side["embedding"]) for name, side in zip(EMBEDDINGS, values, strict=True)}
+            found = pd.DataFrame(compared, index=usable)[columns]
+        table = table.join(found)
+    return table
+
+
+def template_distance(table: pd.DataFrame) -> np.ndarray:
+    """Distance [rows] from each anonymised face to the mean original of its track, over frames where a face was seen.
+
+    The mean of a track stands for what somebody who knows the child compares with; NaN where a row or its track has
+    none.
+    """
+    distances = np.full(len(table), np.nan)
+    for _, rows in table.groupby("track"):
+        seen = rows[(rows["detected_original"] == 1) & rows[EMBEDDINGS[0]].notna()]
+        judged = rows[rows[EMBEDDINGS[1]].notna()]
+        if len(seen) and len(judged):
+            template = np.stack(seen[EMBEDDINGS[0]]).mean(0)
+            distances[judged.index] = metrics.distance(np.stack(judged[EMBEDDINGS[1]]), template)
+    return distances
+
+
+def summarize(table: pd.DataFrame) -> dict[str, metrics.Value]:
+    """The clip's numbers over all face-frames of a table, by the names of the results table."""
+    judged = table[table[EMBEDDINGS[1]].notna()]
+    unseen = "in no frame was a face found in both clips"
+    return {
+        "identity_cos": metrics.mean(table["identity_cos"].to_numpy()),
+        "identity_cos_optimised": metrics.mean(table["identity_cos_optimised"].to_numpy()),
+        "identity_tc": metrics.temporal_consistency(
+            np.array(judged[EMBEDDINGS[1]].tolist()),
+            *(judged[name].to_numpy() for name in ("time", "track", "confidence_anonymized")),
+        ),
+        "arousal_rmse": metrics.rmse(table["arousal_original"].to_numpy(), table["arousal_anonymized"].to_numpy()),
+        "valence_rmse": metrics.rmse(table["valence_original"].to_numpy(), table["valence_anonymized"].to_numpy()),
+        "pose_rmat": metrics.mean(table["pose_rmat"].to_numpy(), unseen),
+        "detection_rate": metrics.share(
+            table["detected_anonymized"].to_numpy() == 1,
+            table["detected_original"].to_numpy() == 1,
+            "no face was found in the original",
+        ),
+        "landmark_nme": metrics.mean(table["landmark_nme"].to_numpy(), unseen),
+        "expression_kept": metrics.expression_kept(
+            *(table[f"expression_{clip}"].astype(object).fillna("").to_numpy() for clip in ("original", "anonymized"))
+        ),
+        "coverage": metrics.mean(table["covered"].to_numpy() >= 1),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage; see `--help`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--original", required=True, help="the source clip")
+    parser.add_argument("--anonymized", required=True, help="the clip that compose made of it")
+    parser.add_argument("--faces", required=True, help="extract's stage file")
+    parser.add_argument("--coverage", required=True, help="compose's stage file")
+    parser.add_argument("--method", required=True, help="name of the method, for the summary")
+    parser.add_argument("--identity", required=True, help="embedded identity weights, safetensors")
+    parser.add_argument("--affect", required=True, help="embedded affect, age and sex weights, safetensors")
+    parser.add_argument(
+        "--independent",
+        default="dlib",
+        choices=("dlib", "none"),
+        help="identity judge that took no part in the edit; without one there is no evidence for a verdict",
+    )
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    parser.add_argument("--metrics", required=True, help="per-frame table to write, TSV")
+    parser.add_argument("--summary", required=True, help="summary of the clip to write, JSON")
+    parser.add_argument("--report", required=True)
+    args = parser.parse_args(argv)
+    report = stagefile.StageReport("measure")
+    device = gpu.device(args.device)
+    embedded = Embedded(args.identity, device)
+    independent = Dlib() if args.independent == "dlib" else None
+    judges = [Mesh(), embedded, Affect(args.affect, device), Demographics(args.affect, device)]
+    if independent:
+        judges.insert(1, independent)
+    with stagefile.read(args.faces) as faces, stagefile.read(args.coverage) as coverage:
+        table = measure(args.original, args.anonymized, faces, coverage, judges, independent or embedded)
+        clip, n_frames = str(faces.attrs["clip"]), len(faces["pts"])
+    table = table.assign(identity_distance_mean=np.nan)
+    if independent:
+        table["identity_distance_mean"] = template_distance(table)
+    else:
+        # Every table has the same columns; the summary says which network stands behind identity_cos.
+        table = table.assign(identity_cos=table["identity_cos_optimised"], identity_distance=np.nan)
+    decision = verdict.decide(
+        *(table[name].to_numpy(np.float64) for name in ("covered", "identity_distance", "identity_distance_mean")),
+        independent.name if independent else None,
+        Dlib.operating_point,
+    )
+    numbers = summarize(table)
+    checksums = {judge.name: judge.sha256 for judge in judges}
+    summary = {
+        "clip": clip,
+        "method": args.method,
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "evidence": verdict.evidence(judges),
+        "frames": n_frames,
+        "face_frames": len(table),
+        "scope": "numbers are over all face-frames: every frame of every tracked face",
+        **described(numbers),
+        "tracks": [
+            {"track": int(track), "face_frames": len(rows), **described(summarize(rows))}
+            for track, rows in table.groupby("track")
+        ],
+        "identity_judge": (independent or embedded).name,
+        "judges": [
+            {
+                "name": judge.name,
+                "trained_on": judge.trained_on,
+                "real_faces": judge.real_faces,
+                "role": judge.role,
+                "sha256": judge.sha256,
+                "columns": list(judge.columns),
+            }
+            for judge in judges
+        ],
+    }
+    with stagefile.replacing(args.metrics) as partial:
+        columns = table.drop(columns=list(EMBEDDINGS))
+        columns.to_csv(partial, sep="\t", index=False, float_format="%.6f", na_rep="NA", lineterminator="\n")
+    stagefile.write_json(args.summary, summary)
+    report.write(
+        args.report,
+        n_frames,
+        gpu.describe(device),
+        face_frames=len(table),
+        verdict=decision.verdict,
+        models=checksums,
+    )
+
+
+def described(numbers: dict[str, metrics.Value]) -> dict[str, dict[str, Any]]:
+    """A summary's `metrics`, the `counts` of frames (or pairs) behind them and the reasons of the `missing` ones."""
+    return {
+        "metrics": {name: number.value for name, number in numbers.items()},
+        "counts": {name: number.count for name, number in numbers.items()},
+        "missing": {name: number.reason for name, number in numbers.items() if number.reason},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Covering faces in a frame: the region to cover, its soft edge, and what is put there.
+
+All outlines are convex polygons, float [K, 2] (x, y) in frame pixels. A window is a pair of slices (rows, columns) of
+the frame; `alpha` is float32 over a window, 1 where the cover hides the frame wholly.
+"""
+
+import cv2
+import numpy as np
+
+Window = tuple[slice, slice]
+
+GREY = 128
+# Shares of the face's size (the longer side of its bounding box), or of its height for the forehead.
+GROW, FEATHER, FOREHEAD = 0.04, 0.08, 0.2
+BOX_GROWTH = 1.3
+BLUR_SIGMA = 0.2
+BLOCKS = 8
+# Face-mesh landmarks of the upper half of the face oval, its top and the chin.
+BROW_TO_BROW = [127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356]
+TOP, CHIN = 10, 152
+
+
+def face_outline(landmarks: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The face alone: hull of the landmarks [478, 3], or when they are NaN the ellipse in `box` (x0, y0, x1, y1)."""
+    return _hull(landmarks[:, :2]) if np.isfinite(landmarks).all() else _ellipse(box, 1.0)
+
+
+def cover_outline(landmarks: np.ndarray, box: np.ndarray, measured: bool) -> np.ndarray:
+    """What is to be covered, before `alpha_over` grows it by GROW of the face's size.
+
+    The hull of the landmarks [478, 3] with the forehead raised by FOREHEAD of the face's height. Where the landmarks
+    are not measured in this very frame, also the ellipse in `box` (x0, y0, x1, y1) enlarged by BOX_GROWTH; that alone
+    where they are NaN.
+    """
+    ellipse = _ellipse(box, BOX_GROWTH)
+    if not np.isfinite(landmarks).all():
+        return ellipse
+    points = landmarks[:, :2]
+    raised = points[BROW_TO_BROW] + FOREHEAD * (points[TOP] - points[CHIN])
+    return _hull(np.concatenate([points, raised] if measured else [points, raised, ellipse]))
+
+
+def size(outline: np.ndarray) -> float:
+    """The longer side of the bounding box, in pixels, at least 1."""
+    return max(1.0, float(np.ptp(outline, axis=0).max()))
+
+
+def window(outline: np.ndarray, margin: float, height: int, width: int) -> Window:
+    """The part of a frame of `height` x `width` within `margin` pixels of the outline's bounding box; may be empty."""
+    low = np.floor(outline.min(axis=0) - margin)
+    high = np.ceil(outline.max(axis=0) + margin) + 1
+    (x0, x1), (y0, y1) = (
+        (int(np.clip(a, 0, end)), int(np.clip(b, 0, end))) for a, b, end in zip(low, high, (width, height), strict=True)
+    )
+    return slice(y0, y1), slice(x0, x1)
+
+
+def inside(outline: np.ndarray, where: Window) -> np.ndarray:
+    """Bool mask over a window: the pixels within the outline or touched by it."""
+    rows, cols = where
+    mask = np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.uint8)
+    if mask.size:
+        # OpenCV's fixed-point polygons: 1/16 pixel.
+        points = np.rint((outline - (cols.start, rows.start)) * 16).astype(np.int32)
+        cv2.fillConvexPoly(mask, points, 1, shift=4)
+    return mask.astype(bool)
+
+
+def alpha_over(outline: np.ndarray, where: Window, feather: float) -> np.ndarray:
+    """Alpha over a window: 1 within GROW of the outline's size around it, then falling smoothly to 0 over `feather`.
+
+    `feather` is a share of the outline's size; 0 gives a hard edge. The window must reach as far as the alpha does, or
+    to the frame's edge.
+    """
+    grow, fall = GROW * size(outline), feather * size(outline)
+    rows, cols = where
+    # The part of the outline beyond the frame's edge counts too when distances are measured.
+    reach = int(np.ceil(grow + fall)) + 1
+    around = slice(rows.start - reach, rows.stop + reach), slice(cols.start - reach, cols.stop + reach)
+    outside = ~inside(outline, around)
+    if not outside.any():
+        return np.ones((rows.stop - rows.start, cols.stop - cols.start), np.float32)
+    distance = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = distance[reach:-reach, reach:-reach]
+    if outside.all():
+        return np.zeros_like(distance)
+    return np.where(distance <= grow, np.float32(1), _smooth(1 - (distance - grow) / max(fall, 1e-6)))
+
+
+def blend(frame: np.ndarray, where: Window, cover: np.ndarray | int, alpha: np.ndarray) -> None:
+    """Put `cover` (uint8 [h, w, 3] or one grey value) into a window of `frame` in place, weighted by `alpha` [h, w]."""
+    part = frame[where].astype(np.float32)
+    frame[where] = np.rint(part + alpha[..., None] * (np.asarray(cover, np.float32) - part)).astype(np.uint8)
+
+
+def blurred(part: np.ndarray, face_size: float) -> np.ndarray:
+    """Gaussian blur of uint8 RGB [h, w, 3] with a sigma of BLUR_SIGMA of the face's size (pixels): a face has 5 sigma.
+
+    Shrunk before and enlarged after, so that the cost doesn't grow with the face and fine detail is gone for good.
+    """
+    sigma = BLUR_SIGMA * face_size
+    shrink = max(1.0, sigma / 4)
+    height, width = part.shape[:2]
+    small = cv2.resize(part, (_at_least_1(width / shrink), _at_least_1(height / shrink)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def pixelated(part: np.ndarray, face_size: float) -> np.ndarray:
+    """Means of uint8 RGB [h, w, 3] over blocks, BLOCKS of them along the face's size (pixels)."""
+    height, width = part.shape[:2]
+    block = face_size / BLOCKS
+    few = cv2.resize(part, (_at_least_1(width / block), _at_least_1(height / block)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(few, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def warp_back(crop: np.ndarray, transform: np.ndarray, where: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Bring a crop back to its place: uint8 RGB [h, w, 3] over a window of the frame, and where it has pixels.
+
+    `crop` is uint8 RGB [S, S, 3], `transform` [2, 3] maps frame to crop pixels. The second array, float32 [h, w], is
+    the distance in frame pixels to the crop's edge, negative outside, where the first repeats the edge.
+    """
+    rows, cols = where
+    matrix = transform.astype(np.float64)
+    # Crop pixels per frame pixel.
+    scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    matrix[:, 2] += matrix[:, :2] @ (cols.start, rows.start)
+    x, y = np.arange(cols.stop - cols.start), np.arange(rows.stop - rows.start)[:, None]
+    u, v = (m[0] * x + m[1] * y + m[2] for m in matrix)
+    last = len(crop) - 1
+    distance = np.minimum(np.minimum(u, last - u), np.minimum(v, last - v)) / scale
+    if scale > 1:
+        # Averaged down to the frame's resolution first, as sampling alone would alias.
+        side = _at_least_1(len(crop) / scale)
+        matrix = rescaled(matrix, side / len(crop))
+        crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+    warped = cv2.warpAffine(
+        crop,
+        matrix,
+        (len(x), len(y)),
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return warped, distance.astype(np.float32)
+
+
+def rescaled(transform: np.ndarray, factor: float) -> np.ndarray:
+    """The transform [2, 3] (float64) to a crop resized by `factor`, both with pixel centres at integers."""
+    matrix = transform.astype(np.float64)
+    # cv2.resize aligns the images' edges, half a pixel before the first centre.
+    matrix[:, :2] *= factor
+    matrix[:, 2] = (matrix[:, 2] + 0.5) * factor - 0.5
+    return matrix
+
+
+def paste(
+    frame: np.ndarray, where: Window, crop: np.ndarray, transform: np.ndarray, alpha: np.ndarray, feather: float
+) -> np.ndarray:
+    """Put a crop back into `frame` in place under `alpha` [h, w] over a window; return the alpha that was used.
+
+    Where alpha is 1 but the crop has no pixels the frame is masked with grey. Around that the crop fades out over
+    `feather` pixels before its own edge, so that no seam shows there.
+    """
+    warped, distance = warp_back(crop, transform, where)
+    region = alpha >= 1
+    missing = region & (distance < 0)
+    used = np.where(region, distance >= 0, alpha * _smooth(distance / feather)).astype(np.float32)
+    blend(frame, where, warped, used)
+    blend(frame, where, GREY, missing.astype(np.float32))
+    return np.maximum(used, missing)
+
+
+def _hull(points: np.ndarray) -> np.ndarray:
+    return cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
+
+
+def _ellipse(box: np.ndarray, growth: float) -> np.ndarray:
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    low, high = box[:2].astype(np.float64), box[2:].astype(np.float64)
+    # The polygon's edges, not its corners, lie on the ellipse.
+    radius = growth * (high - low) / 2 / np.cos(np.pi / 64)
+    return (low + high) / 2 + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _smooth(x: np.ndarray) -> np.ndarray:
+    """Smoothstep: 0 below 0, 1 above 1, level at both ends."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _at_least_1(x: float) -> int:
+    return max(1, round(x))

@@ -1,0 +1,243 @@
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from peekaboo import media, models, stagefile
+from peekaboo.judges.landmarks import Face, Mesh
+from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
+from peekaboo.stages import measure
+
+CLIPS = Path(__file__).parents[2] / "shared" / "clips"
+METRICS = {
+    "identity_cos",
+    "identity_tc",
+    "arousal_rmse",
+    "valence_rmse",
+    "pose_rmat",
+    "detection_rate",
+    "landmark_nme",
+    "expression_kept",
+    "coverage",
+}
+# Uneven time stamps, in milliseconds.
+PTS = np.array([0, 40, 100, 1000, 3000, 3040], np.int64)
+WIDTH, HEIGHT, TRACKS = 96, 80, 2
+
+
+def write_clip(path: Path, pictures: list[np.ndarray], pts: np.ndarray = PTS) -> Path:
+    height, width = pictures[0].shape[:2]
+    durations = np.append(np.diff(pts), 40)
+    rate = Fraction(1000 * len(pts), int(durations.sum()))
+    info = media.ClipInfo(width, height, Fraction(1, 1000), pts, durations, rate, False)
+    with media.writer(path, info) as write:
+        for picture in pictures:
+            write(picture)
+    return path
+
+
+def write_stages(folder: Path, pts: np.ndarray, size: tuple[int, int], boxes, landmarks, transforms, covered) -> None:
+    """What extract and compose would have left; absent faces are NaN boxes."""
+    with stagefile.write(folder / "extract.h5") as file:
+        file.attrs.update(clip="a-clip", width=size[0], height=size[1], resolution=64, time_base=[1, 1000])
+        file["pts"], file["boxes"], file["landmarks"], file["transforms"] = pts, boxes, landmarks, transforms
+        file["present"] = np.isfinite(boxes).all(-1)
+    with stagefile.write(folder / "compose.h5") as file:
+        file["covered"] = covered
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two clips of noise with two tracked places, the second absent at first and never with landmarks or crop."""
+    rng, n = np.random.default_rng(0), len(PTS)
+    for name in ("original", "anonymized"):
+        coarse = rng.integers(0, 256, (n, HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+        write_clip(tmp_path / f"{name}.mp4", list(coarse.repeat(8, 1).repeat(8, 2)))
+    boxes = np.full((n, TRACKS, 4), np.nan, np.float32)
+    boxes[:, 0], boxes[3:, 1] = (20, 10, 60, 60), (50, 30, 90, 70)
+    landmarks = np.full((n, TRACKS, 478, 3), np.nan, np.float32)
+    landmarks[:, 0] = rng.uniform(20, 60, (478, 3))
+    transforms = np.full((n, TRACKS, 2, 3), np.nan, np.float32)
+    transforms[1:, 0] = [[1, 0, -8], [0, 1, -4]]
+    covered = np.where(np.isfinite(boxes[..., 0]), 1, np.nan).astype(np.float32)
+    write_stages(tmp_path, PTS, (WIDTH, HEIGHT), boxes, landmarks, transforms, covered)
+    torch.manual_seed(0)
+    for name, network in (("identity", FaceEmbedder), ("affect", FaceAttributes)):
+        constructor = {"widths": [8, 16]}
+        models.save(tmp_path / f"{name}.safetensors", network(**constructor), constructor)
+    return tmp_path
+
+
+def run(folder: Path, *more: str, original: Path | None = None, anonymized: Path | None = None):
+    arguments = {
+        "--original": original or folder / "original.mp4",
+        "--anonymized": anonymized or folder / "anonymized.mp4",
+        "--faces": folder / "extract.h5",
+        "--coverage": folder / "compose.h5",
+        "--method": "mask",
+        "--identity": folder / "identity.safetensors",
+        "--affect": folder / "affect.safetensors",
+        "--device": "cpu",
+        "--metrics": folder / "metrics.tsv",
+        "--summary": folder / "summary.json",
+        "--report": folder / "measure.json",
+    }
+    measure.main([str(word) for pair in arguments.items() for word in pair] + list(more))
+    return pd.read_csv(folder / "metrics.tsv", sep="\t"), json.loads((folder / "summary.json").read_text())
+
+
+def test_rows_are_the_tracked_faces_of_every_frame(folder):
+    table, summary = run(folder, "--independent", "none")
+    assert table["frame"].tolist() == [0, 1, 2, 3, 3, 4, 4, 5, 5]
+    assert table["track"].tolist() == [0, 0, 0, 0, 1, 0, 1, 0, 1]
+    np.testing.assert_allclose(table["time"], PTS[table["frame"]] / 1000)
+    assert (table["detected_original"] == 0).all()
+    # Affect needs a crop, which track 1 never has and track 0 lacks in the first frame.
+    has_crop = (table["track"] == 0) & (table["frame"] > 0)
+    for column in ("identity_cos_optimised", "valence_original", "age_anonymized", "expression_original"):
+        assert (table[column].notna() == has_crop).all(), column
+    difference = (table["valence_original"] - table["valence_anonymized"])[has_crop]
+    assert summary["metrics"]["valence_rmse"] == pytest.approx(np.sqrt((difference**2).mean()), abs=1e-6)
+    assert summary["counts"]["valence_rmse"] == 5
+    assert summary["frames"] == 6
+    assert summary["face_frames"] == 9
+    assert (summary["clip"], summary["method"]) == ("a-clip", "mask")
+
+
+def test_numbers_that_could_not_be_measured_have_a_reason(folder):
+    _, summary = run(folder, "--independent", "none")
+    assert set(summary["metrics"]) >= METRICS
+    missing = {name for name, value in summary["metrics"].items() if value is None}
+    assert missing == {"identity_tc", "pose_rmat", "detection_rate", "landmark_nme"}
+    assert set(summary["missing"]) == missing
+    assert summary["missing"]["detection_rate"] == "no face was found in the original"
+    assert all(summary["counts"][name] == 0 for name in missing)
+
+
+def test_synthetic_judges_alone_are_no_evidence(folder):
+    table, summary = run(folder, "--independent", "none")
+    assert summary["verdict"] == "no evidence"
+    assert summary["identity_judge"] == "embedded identity"
+    pd.testing.assert_series_equal(table["identity_cos"], table["identity_cos_optimised"], check_names=False)
+    assert table["identity_distance"].isna().all()
+    roles = {judge["name"]: (judge["role"], judge["real_faces"]) for judge in summary["judges"]}
+    assert roles["embedded identity"] == ("optimises", False)
+    assert all(len(judge["sha256"]) == 64 for judge in summary["judges"])
+
+
+def test_an_independent_judge_gives_a_verdict(folder):
+    table, summary = run(folder)
+    assert summary["identity_judge"] == "dlib face recognition"
+    assert summary["verdict"] in ("pass", "fail")
+    assert "of 6 judged face-frames" in summary["reason"]
+    assert "3 more could not be judged" in summary["reason"]
+    assert summary["counts"]["identity_cos"] == 6
+    assert (table["identity_distance"].notna() == (table["track"] == 0)).all()
+    roles = {judge["name"]: (judge["role"], judge["real_faces"]) for judge in summary["judges"]}
+    assert roles["dlib face recognition"] == ("measures", True)
+
+
+def test_an_uncovered_face_fails(folder):
+    with stagefile.read(folder / "compose.h5") as file:
+        covered = file["covered"][:]
+    covered[4, 1] = 0.5
+    with stagefile.write(folder / "compose.h5") as file:
+        file["covered"] = covered
+    _, summary = run(folder, "--independent", "none")
+    assert summary["verdict"] == "fail"
+    assert "in 1 of 9" in summary["reason"]
+    assert summary["metrics"]["coverage"] == pytest.approx(8 / 9)
+    by_track = {track["track"]: track["metrics"]["coverage"] for track in summary["tracks"]}
+    assert by_track == {0: 1, 1: pytest.approx(2 / 3)}
+
+
+def test_the_same_input_gives_the_same_bytes(folder):
+    files = [folder / "metrics.tsv", folder / "summary.json"]
+    run(folder, "--independent", "none")
+    first = [file.read_bytes() for file in files]
+    run(folder, "--independent", "none")
+    assert [file.read_bytes() for file in files] == first
+
+
+@pytest.mark.parametrize("frames", [5, 7])
+def test_clips_of_different_lengths_are_refused(folder, frames):
+    pts = np.arange(frames, dtype=np.int64) * 40
+    other = write_clip(folder / "other.mp4", [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * frames, pts)
+    with pytest.raises(media.ClipError, match=r"frame \d of the (original|anonymised) clip.*expected 6 frames"):
+        run(folder, "--independent", "none", anonymized=other)
+    with pytest.raises(media.ClipError, match="expected 6"):
+        run(folder, "--independent", "none", original=other, anonymized=other)
+    assert not (folder / "summary.json").exists()
+
+
+def test_the_mean_original_leaves_out_frames_without_a_face():
+    table = pd.DataFrame(
+        {
+            "track": [0, 1, 0, 0, 1],
+            "detected_original": [1, 0, 1, 0, 0],
+            "embedding_original": [[0.0, 0.0], [1.0, 1.0], [2.0, 0.0], [100.0, 0.0], np.nan],
+            "embedding_anonymized": [[1.0, 1.0], [1.0, 1.0], np.nan, [4.0, 4.0], np.nan],
+        }
+    )
+    # Track 0: mean (1, 0); track 1 never shows a face.
+    np.testing.assert_allclose(measure.template_distance(table), [1, np.nan, np.nan, 5, np.nan])
+
+
+@pytest.fixture
+def real(folder):
+    """Eight frames of a real face, with landmarks."""
+    path = CLIPS / "adult_smile.mp4"
+    if not path.is_file():
+        pytest.skip(f"no test clips: {CLIPS} is absent")
+    pictures = [picture for k, picture in enumerate(media.frames(path)) if k % 9 == 0]
+    pts, (height, width) = np.arange(len(pictures), dtype=np.int64) * 500, pictures[0].shape[:2]
+    write_clip(folder / "original.mp4", pictures, pts)
+    box = np.array([0.34, 0.27, 0.58, 0.81], np.float32) * [width, height, width, height]
+    nothing = np.full((478, 3), np.nan), np.full((2, 3), np.nan)
+    judge = Mesh()
+    landmarks = judge([judge.prepare(picture, Face(box, *nothing, 64)) for picture in pictures])["landmarks"]
+    side = 2 * (box[2:] - box[:2]).max() / 256
+    landmarks[..., :2] = (landmarks[..., :2] - 127.5) * side + (box[:2] + box[2:]) / 2
+    crop = np.array([[0.25, 0, -40], [0, 0.25, -20]], np.float32)
+    each = len(pictures)
+    write_stages(
+        folder,
+        pts,
+        (width, height),
+        np.tile(box.astype(np.float32), (each, 1, 1)),
+        landmarks[:, None],
+        np.tile(crop, (each, 1, 1, 1)),
+        np.ones((each, 1), np.float32),
+    )
+    return folder, pictures, pts, box.astype(int)
+
+
+def test_an_unchanged_face_is_taken_for_the_original(real):
+    folder, *_ = real
+    table, summary = run(folder, anonymized=folder / "original.mp4")
+    assert summary["verdict"] == "fail"
+    assert "in 8 of 8 judged" in summary["reason"]
+    expected = {"identity_cos": 1, "arousal_rmse": 0, "valence_rmse": 0, "pose_rmat": 0, "landmark_nme": 0}
+    for name, value in (expected | {"detection_rate": 1, "expression_kept": 1, "coverage": 1}).items():
+        assert summary["metrics"][name] == pytest.approx(value, abs=1e-5), name
+    # The clip lasts 3.5 s at two frames per second: two pairs, of one person.
+    assert summary["metrics"]["identity_tc"] > 0.95
+    assert summary["counts"]["identity_tc"] == 2
+    assert (table["identity_distance"] < 1e-4).all()
+
+
+def test_a_masked_face_is_judged_where_it_was_tracked(real):
+    folder, pictures, pts, (x0, y0, x1, y1) = real
+    masked = [picture.copy() for picture in pictures]
+    for picture in masked:
+        picture[y0 - 30 : y1 + 30, x0 - 30 : x1 + 30] = 0
+    _, summary = run(folder, anonymized=write_clip(folder / "masked.mp4", masked, pts))
+    assert summary["verdict"] == "pass"
+    assert summary["counts"]["identity_cos"] == len(pictures)
+    assert summary["metrics"]["detection_rate"] == 0
+    assert summary["metrics"]["pose_rmat"] is None
+    assert summary["missing"]["identity_tc"] == "in no pair of frames 3 s apart was a face found in both"
