@@ -1,4 +1,4 @@
-"""Which way to compute the generator on a CPU: forward and backward time per picture, as ratios to the project's own path.
+"""Which way to compute the generator on a CPU: forward and backward time per picture, as ratios to the fastest.
 
 Run `python benchmarks/generator.py [--resolution 64]`; it prints a table and what `peekaboo.gpu.precision` should say.
 """

@@ -48,6 +48,7 @@ def write_stages(folder: Path, pts: np.ndarray, size: tuple[int, int], boxes, la
         file["present"] = np.isfinite(boxes).all(-1)
     with stagefile.write(folder / "compose.h5") as file:
         file["covered"] = covered
+        file.attrs["compose"] = "face"
 
 
 @pytest.fixture

@@ -153,6 +153,11 @@ def rescaled(transform: np.ndarray, factor: float) -> np.ndarray:
     return matrix
 
 
+def square(width: int, height: int) -> int:
+    """The side of the largest square with an even side in a frame."""
+    return min(width, height) // 2 * 2
+
+
 def paste(
     frame: np.ndarray, where: Window, crop: np.ndarray, transform: np.ndarray, alpha: np.ndarray, feather: float
 ) -> np.ndarray:

@@ -95,10 +95,11 @@ class FaceEmbedder(nn.Module):
         self.size = size
         self.trunk = ResidualTrunk(3, widths)
         self.head = Head(widths[-1], size >> len(widths), 64, dimensions)
+        self.norm = nn.BatchNorm1d(dimensions)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map RGB images `[B, 3, S, S]` in [-1, 1] to unit embeddings `[B, dimensions]`."""
-        return F.normalize(self.head(self.trunk(resized(images, self.size))[-1]))
+        return F.normalize(self.norm(self.head(self.trunk(resized(images, self.size))[-1])))
 
 
 class FaceAttributes(nn.Module):

@@ -106,7 +106,7 @@ def subject_view(
     """
     aligned = faces["aligned"][:, 0]
     for n, (frame, covered, treatment) in enumerate(composed):
-        side = square(frame.shape[1], frame.shape[0])
+        side = cover.square(frame.shape[1], frame.shape[0])
         tracks = treatment != NONE
         if treatment[0] == CROP:
             crop = decoded["crops"][n, 0]
@@ -119,11 +119,6 @@ def subject_view(
             view = np.full((side, side, 3), cover.GREY, np.uint8)
             covered[tracks], treatment[tracks] = 1, MASK
         yield view, covered, treatment
-
-
-def square(width: int, height: int) -> int:
-    """The side of the largest square with an even side in a frame."""
-    return min(width, height) // 2 * 2
 
 
 def check(info: media.ClipInfo, faces: h5py.File, decoded: h5py.File | None) -> None:
@@ -183,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
         composed = compose(media.frames(args.clip), faces, decoded, args.method, args.bystanders)
         if args.compose == "crop":
             composed = subject_view(composed, faces, decoded)
-            side = square(info.width, info.height)
+            side = cover.square(info.width, info.height)
             info = replace(info, width=side, height=side, pixel_aspect=Fraction(1))
         with media.writer(partial, info, args.lossless, args.audio) as write:
             bar = tqdm(composed, "compose", info.n_frames, unit="frame", mininterval=5, disable=None)
@@ -193,6 +188,7 @@ def main(argv: list[str] | None = None) -> None:
         with stagefile.write(args.coverage) as file:
             file["covered"] = covered
             file["treatment"] = treatment
+            file.attrs["compose"] = args.compose
         # The clip gets its name last, when all that tells about it is there.
         present = treatment != NONE
         report.write(

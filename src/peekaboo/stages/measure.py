@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from peekaboo import gpu, media, metrics, stagefile, verdict
+from peekaboo.faces import cover
 from peekaboo.judges.affect import Affect
 from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
@@ -36,8 +38,14 @@ def measure(
         raise media.ClipError("expected a tracked face, found none: this clip is to be withheld, not measured")
     size = (int(faces.attrs["height"]), int(faces.attrs["width"]))
     tables, rows, inputs = [], [], []
-    pairs = paired(original, anonymized, len(times), size)
+    crops_alone = coverage.attrs["compose"] == "crop"
+    side = cover.square(size[1], size[0])
+    pairs = paired(original, anonymized, len(times), size, (side, side) if crops_alone else size)
     for n, frames in enumerate(tqdm(pairs, "measure", len(times), unit="frame", mininterval=5)):
+        if crops_alone:
+            # Back at its place in the source, the crop is judged like any composed frame.
+            factor = side / int(faces.attrs["resolution"])
+            frames = (frames[0], placed(frames[1], faces["transforms"][n, 0], factor, size))
         for track in map(int, np.flatnonzero(present[n])):
             place = (faces[name][n, track] for name in ("boxes", "landmarks", "transforms"))
             face = Face(*place, resolution=int(faces.attrs["resolution"]))
@@ -50,25 +58,34 @@ def measure(
     return pd.concat(tables, ignore_index=True)
 
 
-def paired(
-    original: str, anonymized: str, n_frames: int, size: tuple[int, int]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the frames [H, W, 3] of two clips side by side, `n_frames` of them, cut to `size` (height, width).
+def placed(view: np.ndarray, transform: np.ndarray, factor: float, size: tuple[int, int]) -> np.ndarray:
+    """Put a crop enlarged by `factor` back at its place in a grey frame [*size, 3]; all grey without a transform."""
+    if not np.isfinite(transform).all():
+        return np.full((*size, 3), cover.GREY, np.uint8)
+    back = cv2.invertAffineTransform(cover.rescaled(transform, factor))
+    return cv2.warpAffine(view, back, size[::-1], borderMode=cv2.BORDER_CONSTANT, borderValue=(cover.GREY,) * 3)
 
-    An anonymised clip may be a pixel wider or higher: H.264 needs even sides. Raises media.ClipError on any other
-    difference.
+
+def paired(
+    original: str, anonymized: str, n_frames: int, size: tuple[int, int], anonymized_size: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the frames [H, W, 3] of two clips side by side, `n_frames` of them, of the sizes (height, width).
+
+    An anonymised clip may be a pixel wider or higher, which is cut off: H.264 needs even sides. Raises media.ClipError
+    on any other difference.
     """
-    even = tuple(side + side % 2 for side in size)
+    height, width = anonymized_size
+    expected = (size,), (anonymized_size, (height + height % 2, width + width % 2))
     count = 0
     for count, pair in enumerate(zip_longest(media.frames(original), media.frames(anonymized)), 1):
-        for clip, frame in zip(("original", "anonymised"), pair, strict=True):
-            if frame is None or count > n_frames or frame.shape[:2] not in (size, even):
+        for clip, frame, sizes in zip(("original", "anonymised"), pair, expected, strict=True):
+            if frame is None or count > n_frames or frame.shape[:2] not in sizes:
                 found = "no frame" if frame is None else f"{frame.shape[1]}x{frame.shape[0]} pixels"
                 raise media.ClipError(
                     f"frame {count - 1} of the {clip} clip: found {found}, expected {n_frames} frames of "
-                    f"{size[1]}x{size[0]} pixels as extract saw them; run the stages of this clip again"
+                    f"{sizes[0][1]}x{sizes[0][0]} pixels as extract saw them; run the stages of this clip again"
                 )
-        yield tuple(frame[: size[0], : size[1]] for frame in pair)
+        yield pair[0], pair[1][:height, :width]
     if count < n_frames:
         raise media.ClipError(f"both clips have {count} frames, expected {n_frames} as extract saw them; run it again")
 

@@ -235,24 +235,36 @@ def verification_auc(embeddings: Tensor, identity: Tensor) -> float:
     return ((ranks[positive].sum() - count * (count + 1) / 2) / (count * (~positive).sum())).item()
 
 
-def train_identity(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Tell rendered identities apart by the ArcFace loss."""
+def train_identity(
+    renders: Renders, settings: dict[str, Any], folder: Path, perceptual: PerceptualFeatures
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Tell rendered identities apart by the ArcFace loss, helped by regressing the parameters that make an identity.
+
+    It starts from the perceptual features: from random weights, eight thousand classes of five pictures each leave the
+    embedding collapsed.
+    """
     constructor = settings["network"]
     net = FaceEmbedder(**constructor)
+    net.trunk.load_state_dict(perceptual.trunk.state_dict())
     centres = nn.Linear(constructor["dimensions"], int(renders.identity[renders.trained]), bias=False)
-    run = Run(folder, settings, {"net": net, "centres": centres}, ["net", "centres"])
+    regression = nn.Linear(constructor["dimensions"], len(head.IDENTITY))
+    modules = {"net": net, "centres": centres, "regression": regression}
+    run = Run(folder, settings, modules, list(modules))
     for step in run:
         indices = renders.batch(step, settings["batch"])
         images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
         with halved():
             embeddings = net(images)
         cosines = embeddings.float() @ F.normalize(centres.weight).T
-        # The margin grows over the first fifth: with it from the start the small network finds no way down.
-        margin = settings["margin"] * min(1, step / (settings["steps"] / 5))
-        loss = arcface(cosines, renders.identity[indices], settings["scale"], margin)
-        run.descend(loss)
+        # Unit embeddings are brought to the scale of the parameters, about 1 each.
+        read = regression(embeddings.float() * settings["scale"])
+        shape = F.mse_loss(read, renders.parameters[indices][:, head.IDENTITY])
+        # The ArcFace loss and its margin grow over the first fifth, in which the regression leads.
+        share = min(1, step / (settings["steps"] / 5))
+        loss = arcface(cosines, renders.identity[indices], settings["scale"], settings["margin"] * share)
+        run.descend(share * loss + settings["regression_weight"] * shape)
         if step % 100 == 0:
-            run.log(step, loss=loss)
+            run.log(step, loss=loss, regression=shape)
     net.eval()
     held = torch.arange(renders.trained, renders.trained + renders.held_out)
     with torch.no_grad():
@@ -403,21 +415,22 @@ def train_encoder(
         with torch.no_grad():
             wanted = generator.mapping(renders.parameters[indices])
         shown, codes, losses = average_image.expand_as(images), average, []
+        # Steps end after one, two or three passes in turn, for drawing what a pass made is the dear part; late in the
+        # run
+        # the last pass of a step is drawn too, and its picture compared.
+        last = step % settings["passes"]
         compare = step >= settings["compare_from"] * settings["steps"]
-        # One pass a step also looks at its picture: through the generator is the dear way.
-        looked_at = step % settings["passes"]
-        for i in range(settings["passes"]):
+        for i in range(last + 1):
             with halved():
                 residual = net(torch.cat([images, shown], 1))
             codes = residual.float() + codes.detach()
             losses.append(latent_loss(codes, wanted))
-            if compare and i == looked_at:
-                drawn = generator.synthesis(codes, dtype)
-                losses.append(F.mse_loss(drawn, images) + 0.5 * perceptual.distance(drawn, images).mean())
-                shown = drawn.detach().clamp(-1, 1)
-            elif i + 1 < settings["passes"]:
+            if i < last:
                 with torch.no_grad():
                     shown = generator.synthesis(codes, dtype).clamp(-1, 1)
+            elif compare:
+                drawn = generator.synthesis(codes, dtype)
+                losses.append(F.mse_loss(drawn, images) + 0.5 * perceptual.distance(drawn, images).mean())
         run.descend(torch.stack(losses).sum())
         if step % 20 == 0:
             run.log(step, **{f"loss_{i}": value for i, value in enumerate(losses)})
@@ -439,7 +452,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--settings", required=True, help="the recipe, YAML")
     parser.add_argument("--head", help="the head model (stage renders)")
     parser.add_argument("--renders", help="the rendered training set (all other stages)")
-    parser.add_argument("--perceptual", help="weights that stages generator and encoder compare pictures with")
+    parser.add_argument(
+        "--perceptual", help="weights that generator and encoder compare by, and that identity starts from"
+    )
     parser.add_argument("--generator", help="weights that stage encoder inverts")
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoint and curve")
     parser.add_argument("--output", required=True)
@@ -458,10 +473,12 @@ def main(argv: list[str] | None = None) -> None:
     common = (Renders(arguments.renders), recipe[arguments.stage], arguments.checkpoints)
     if arguments.stage == "generator":
         trained = train_generator(*common, models.load(arguments.perceptual), export)
+    elif arguments.stage == "identity":
+        trained = train_identity(*common, models.load(arguments.perceptual))
     elif arguments.stage == "encoder":
         trained = train_encoder(*common, models.load(arguments.generator), models.load(arguments.perceptual))
     else:
-        simple = {"perceptual": train_perceptual, "identity": train_identity, "affect": train_affect}
+        simple = {"perceptual": train_perceptual, "affect": train_affect}
         trained = simple[arguments.stage](*common)
     export(*trained)
 
