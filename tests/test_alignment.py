@@ -22,7 +22,7 @@ def similarity(scale, degrees, shift):
 
 
 def ffhq_quad(points):
-    """The corners left top, left bottom, right bottom, right top as the FFHQ scripts define them, with complex numbers."""
+    """The corners left top, left bottom, right bottom, right top of the FFHQ scripts, with complex numbers."""
     z = points[:, 0] + 1j * points[:, 1]
     left, right, mouth = z[LEFT_EYE].mean(), z[RIGHT_EYE].mean(), z[MOUTH].mean()
     eye, down = right - left, mouth - (left + right) / 2
@@ -108,11 +108,6 @@ def test_shrinking_a_fine_pattern_gives_grey_not_moire(shrink):
     found = crop(stripes, np.column_stack([linear, offset]).astype(np.float32), 64)
     assert found.std() < 255 / 2 / shrink
     assert found.mean() == pytest.approx(127.5, abs=1.5)
-
-
-def poses(rng, count=60):
-    walk = rng.normal(0, 1, (count, 4)).cumsum(0) * [3, 3, 0.02, 0.03]
-    return walk + [200, 150, np.log(120), 0.1]
 
 
 def test_smoothing_is_the_gaussian_filter_where_motion_is_symmetric():

@@ -1,6 +1,8 @@
+import cv2
 import numpy as np
 import pytest
 
+from peekaboo.faces.cover import cover_outline
 from peekaboo.faces.detection import Detection
 from peekaboo.faces.tracking import track
 
@@ -17,11 +19,19 @@ def square(x, y, side=80):
 
 
 def holds(outer, inner):
-    return bool((outer[:2] <= inner[:2]).all() and (outer[2:] >= inner[2:]).all())
+    return bool((outer[:2] <= inner[:2] + 1e-3).all() and (outer[2:] >= inner[2:] - 1e-3).all())
 
 
-def swinging(count=100, period=2.0, reach=60):
-    """A face that sways and bobs: boxes [N, 4]; the phase is such that it moves fastest at frame 50."""
+def covers(box, truth):
+    """Whether what compose covers in a frame without landmarks holds the whole oval of the true face."""
+    outline = cover_outline(np.full((478, 3), np.nan), box, False).astype(np.float32)
+    angles = np.linspace(0, 2 * np.pi, 60)
+    oval = (truth[:2] + truth[2:]) / 2 + (truth[2:] - truth[:2]) / 2 * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return all(cv2.pointPolygonTest(outline, (float(x), float(y)), False) >= 0 for x, y in oval)
+
+
+def swinging(count=100, period=2.0, reach=30):
+    """A face that sways by its own width and bobs: boxes [N, 4]; it moves fastest at frame 50."""
     t = (np.arange(count) - 50) / RATE
     return np.stack([square(320 + reach * np.sin(2 * np.pi * s / period), 180 + 15 * np.sin(2 * np.pi * s)) for s in t])
 
@@ -34,9 +44,7 @@ def test_a_face_missed_for_ten_frames_stays_within_its_region(gap):
     assert found.present.all() and found.present.shape == (100, 1)
     assert found.detected[:, 0].tolist() == [n not in gap for n in range(100)]
     for n in gap:
-        # Half of the face's height and width lie within the box; the cover reaches further still.
-        inner = truth[n] + 0.1 * 80 * np.array([1, 1, -1, -1])
-        assert holds(found.boxes[n, 0], inner), f"frame {n}: {found.boxes[n, 0]} does not hold {inner}"
+        assert covers(found.boxes[n, 0], truth[n]), f"frame {n}: {found.boxes[n, 0]} does not cover {truth[n]}"
     rest = [n for n in range(100) if n not in gap]
     np.testing.assert_allclose(found.boxes[rest, 0], truth[rest], atol=1e-3)
 
@@ -122,13 +130,16 @@ def test_passing_doubts_are_dropped_and_lasting_ones_are_kept():
     assert run(15).present.shape == (200, 0)
     assert run(15).boxes.shape == (200, 0, 4)
     assert run(40).present[:40].all()
+    # Now and then is not lasting.
+    blinking = [[seen(square(200, 100), sure=False, score=0.6)] if n % 20 == 0 else [] for n in range(200)]
+    assert track(blinking, np.arange(200) / RATE, bridge=2.0, hold=0.5, size=SIZE).present.shape == (200, 0)
     # In a short clip half of it is lasting.
     assert run(15, total=20).present.all()
 
 
 def test_a_single_sure_sighting_is_a_face():
     detections = [[seen(square(200, 100))] if n == 12 else [] for n in range(30)]
-    found = track(detections, np.arange(30) / RATE, bridge=2.0, hold=0.2, size=SIZE)
+    found = track(detections, np.arange(30) / RATE, bridge=2.0, hold=0.21, size=SIZE)
     assert np.flatnonzero(found.present[:, 0]).tolist() == list(range(7, 18))
 
 

@@ -169,7 +169,7 @@ class Detector:
             found += [*_run(self.full, tile, corner), *_run(self.short, tile, corner)]
         extra = []
         if number % SWEEP == 0:
-            for tile, corner in _tiles(frame, side // 2):
+            for tile, corner in _tiles(frame, (side + 1) // 2):
                 extra += _run(self.full, tile, corner)
         # Infants lie down too. The short range model finds faces turned by up to 120 degrees; this view has the rest.
         for tile, corner in _tiles(frame[::-1, ::-1], side):

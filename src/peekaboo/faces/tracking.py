@@ -1,6 +1,6 @@
 """Tracks: detections linked over the clip, bridged where they fail, held at both ends, so that no face slips by."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -17,10 +17,10 @@ SAME = 0.3
 # Velocities are fitted over this long, and at most so many sightings; beyond the last one they fade with this constant.
 VELOCITY_SECONDS, VELOCITY_FRAMES, FADE_SECONDS = 0.2, 30, 0.25
 # Where a face isn't seen its box grows by this share per second since or until it is, up to this share in all.
-GROWTH, MOST_GROWTH = 0.6, 0.5
-# A track is a face if that many of its detections are sure, or that share, or if doubtful ones go on for so many
-# seconds or that share of the clip, at least so many of them.
-SURE_FRAMES, SURE_SHARE, LASTING_SECONDS, LASTING_SHARE, LASTING_FRAMES = 2, 0.5, 1.0, 0.5, 5
+GROWTH, MOST_GROWTH = 1.0, 0.5
+# A track is a face if that many of its detections are sure, or that share, or if doubtful ones are in sight for so many
+# seconds or that share of the clip.
+SURE_FRAMES, SURE_SHARE, LASTING_SECONDS, LASTING_SHARE = 2, 0.5, 1.0, 0.5
 IMPOSSIBLE = 1e6
 
 
@@ -43,10 +43,11 @@ class Tracks:
 
 @dataclass(eq=False)
 class Tracklet:
-    """Detections of one face in rising order of frames."""
+    """Detections of one face in rising order of frames, and doubtful ones, of it or what covers it, in the gaps."""
 
     frames: list[int] = field(default_factory=list)
     faces: list[Detection] = field(default_factory=list)
+    doubtful: dict[int, Detection] = field(default_factory=dict)
 
 
 def track(
@@ -62,14 +63,15 @@ def track(
     sure = [[face for face in faces if face.sure] for faces in detections]
     doubtful = [[face for face in faces if not face.sure] for faces in detections]
     tracklets = _join(_link(sure, times), times, bridge)
-    tracklets = [_absorb(tracklet, doubtful, times) for tracklet in tracklets]
+    for tracklet in tracklets:
+        _absorb(tracklet, doubtful, times)
     tracklets = _join(tracklets + _link(doubtful, times), times, bridge)
     kept = [tracklet for tracklet in tracklets if _is_face(tracklet, times)]
     boxes = np.stack([_fill(tracklet, times, hold, size) for tracklet in kept] or [np.zeros((len(times), 0, 4))], 1)
     boxes = boxes.reshape(len(times), len(kept), 4).astype(np.float32)
     areas = np.nansum(np.prod(boxes[..., 2:] - boxes[..., :2], axis=2), axis=0)
     order = np.argsort(-areas, kind="stable")
-    faces = [dict(zip(kept[t].frames, kept[t].faces, strict=True)) for t in order]
+    faces = [dict(zip(kept[t].frames, kept[t].faces, strict=True)) | kept[t].doubtful for t in order]
     return Tracks(boxes[:, order], np.isfinite(boxes[:, order]).all(2), faces)
 
 
@@ -119,33 +121,33 @@ def _join(tracklets: list[Tracklet], times: np.ndarray, bridge: float) -> list[T
         row = [first]
         while row[-1] in successor:
             row.append(successor[row[-1]])
-        frames = [n for k in row for n in tracklets[k].frames]
-        joined.append(Tracklet(frames, [face for k in row for face in tracklets[k].faces]))
+        whole = Tracklet()
+        for k in row:
+            whole.frames += tracklets[k].frames
+            whole.faces += tracklets[k].faces
+            whole.doubtful |= tracklets[k].doubtful
+        joined.append(whole)
     return joined
 
 
-def _absorb(tracklet: Tracklet, doubtful: list[list[Detection]], times: np.ndarray) -> Tracklet:
-    """Take doubtful detections out of their frames into the gaps of a tracklet where they lie at the predicted place.
-
-    They may be of what covers the face, so the box is that which holds both the detected and the predicted one.
-    """
-    found = dict(zip(tracklet.frames, tracklet.faces, strict=True))
-    for k, (before, after) in enumerate(pairwise(tracklet.frames)):
-        for n in range(before + 1, after):
-            box = _between(tracklet, k + 1, times, times[n])
+def _absorb(tracklet: Tracklet, doubtful: list[list[Detection]], times: np.ndarray) -> None:
+    """Move doubtful detections from their frames' lists into the gaps of a tracklet where they lie as predicted."""
+    for after, (start, end) in enumerate(pairwise(tracklet.frames), 1):
+        for n in range(start + 1, end):
+            box = _between(tracklet, after, times, times[n])
             best = max(doubtful[n], key=lambda face: overlap(face.box, box), default=None)
             if best is not None and overlap(best.box, box) >= SAME:
                 doubtful[n].remove(best)
-                found[n] = replace(best, box=around(best.box, box))
-    frames = sorted(found)
-    return Tracklet(frames, [found[n] for n in frames])
+                tracklet.doubtful[n] = best
 
 
 def _is_face(tracklet: Tracklet, times: np.ndarray) -> bool:
     """Whether to believe a track: sure, or so lasting that a doubt must not leave it uncovered."""
     sure, count = sum(face.sure for face in tracklet.faces), len(tracklet.faces)
-    seconds = times[tracklet.frames[-1]] - times[tracklet.frames[0]]
-    lasting = seconds >= min(LASTING_SECONDS, LASTING_SHARE * (times[-1] - times[0])) and count >= LASTING_FRAMES
+    clip = times[-1] - times[0]
+    # In sight, not from first to last: something seen now and then in one place for long is no face.
+    seconds = count * clip / max(1, len(times) - 1)
+    lasting = seconds >= min(LASTING_SECONDS, LASTING_SHARE * clip)
     return sure >= SURE_FRAMES or sure >= SURE_SHARE * count or lasting
 
 
@@ -161,6 +163,8 @@ def _fill(tracklet: Tracklet, times: np.ndarray, hold: float, size: tuple[int, i
         away = min(abs(times[n] - times[k]) for k in tracklet.frames[max(0, after - 1) : after + 1])
         grow = min(GROWTH * away, MOST_GROWTH) * (box[2:] - box[:2]) / 2
         boxes[n] = np.concatenate([box[:2] - grow, box[2:] + grow])
+    for n, face in tracklet.doubtful.items():
+        boxes[n] = around(boxes[n], face.box)
     outside = (boxes[:, :2] >= size).any(1) | (boxes[:, 2:] <= 0).any(1)
     boxes[outside] = np.nan
     return boxes

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=600, help="random latents per track")
     parser.add_argument("--clip-samples", type=int, default=600, help="latents of the clip per track, evenly spaced")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="cosine from which two faces count as one identity"
+        "--threshold", type=float, default=0.4, help="cosine from which two faces count as one identity"
     )
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--batch", type=int, default=16)

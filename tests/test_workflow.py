@@ -1,0 +1,206 @@
+"""The workflow as its users call it: dry runs, and real runs of clips that are withheld."""
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parents[1]
+GPU_RULES = {"invert", "tune", "score", "decode", "measure"}
+
+
+def snakemake(folder, *options, home=HOME, **config):
+    """Run the workflow in a working directory of its own; returns the exit code and all output."""
+    options = ("--snakefile", str(home / "Snakefile"), "--cores", "2", *options)
+    settings = [f"{name}={json.dumps(value) if isinstance(value, list) else value}" for name, value in config.items()]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--directory",
+        str(folder),
+        *options,
+        *(["--config", *settings] if settings else []),
+    ]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Working directory with two files that are named like clips, in a folder and in a list."""
+    (tmp_path / "clips").mkdir()
+    for name in ("one.mp4", "two.MOV"):
+        (tmp_path / "clips" / name).write_text("no video")
+    (tmp_path / "clips.tsv").write_text("id\tpath\none\tclips/one.mp4\ntwo\tclips/two.MOV\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("clips", ["clips", "clips.tsv"])
+def test_dry_run_of_a_folder_and_of_a_list(folder, clips):
+    code, output = snakemake(folder, "-n", clips=clips)
+    assert code == 0, output
+    for rule, count in (("source", 2), ("extract", 2), ("report", 1)):
+        assert re.search(rf"^{rule} +{count}$", output, re.MULTILINE), output
+    assert "clips/one" not in output
+
+
+def test_plain_command_finds_its_profile(folder):
+    _, output = snakemake(folder, "-n", clips="clips")
+    assert "profiles/default" in output.splitlines()[0]
+
+
+# Prints the rules that ask for a card, as Snakemake has them after parsing.
+ASKING = """
+import sys
+from pathlib import Path
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+with SnakemakeApi(OutputSettings(quiet={"all"})) as api:
+    parsed = api.workflow(
+        snakefile=Path(sys.argv[1]),
+        workdir=Path(sys.argv[2]),
+        config_settings=ConfigSettings(config={"clips": "clips", "device": sys.argv[3]}),
+        resource_settings=ResourceSettings(cores=2),
+    ).dag().workflow_api._workflow
+    print("ASKING", *(rule.name for rule in parsed.rules if "gpu" in rule.resources and rule.resources["gpu"].value))
+"""
+
+
+@pytest.mark.parametrize(("device", "asking"), [("auto", GPU_RULES), ("cuda", GPU_RULES), ("cpu", set())])
+def test_the_card_is_asked_for_where_it_is_used_and_nowhere_else(folder, device, asking):
+    command = [sys.executable, "-c", ASKING, str(HOME / "Snakefile"), str(folder), device]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert set(output.split("ASKING")[1].split()) == asking
+
+
+def test_stages_know_the_options_that_the_rules_give_them(folder, capsys):
+    methods = ("pti_traversal", "traversal", "blur")
+    targets = [f"results/one/{method}/summary.json" for method in methods]
+    code, output = snakemake(
+        folder, "-n", "-p", *targets, "results/table.tsv", "results/one/withheld.json", clips="clips"
+    )
+    assert code == 0, output
+    commands = re.findall(r"python -m (peekaboo\.stages\.\w+)(.*?)>", output, re.DOTALL)
+    assert len({module for module, _ in commands}) == 10
+    for module, options in commands:
+        with pytest.raises(SystemExit):
+            importlib.import_module(module).main(["--help"])
+        known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+        assert set(re.findall(r"(?<=\s)--[a-z0-9-]+", options)) <= known, module
+
+
+def test_lint_is_silent(folder):
+    code, output = snakemake(folder, "--lint", clips="clips")
+    assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"clips": "gone"}, "no folder or list gone"),
+        ({"clip": "clips"}, "clip is no setting; did you mean clips?"),
+        ({"clips": "clips", "methods": ["blurr"]}, "'blurr' is not one of"),
+        ({"clips": "clips", "device": "gpu"}, "device: 'gpu' is not one of"),
+    ],
+)
+def test_what_can_not_be_used_is_refused_before_any_job(folder, config, expected):
+    code, output = snakemake(folder, **config)
+    assert code != 0
+    assert expected in output
+    assert not (folder / "results").exists()
+
+
+def test_unknown_clip_is_refused(folder):
+    code, output = snakemake(folder, "-n", "results/three/blur/summary.json", clips="clips")
+    assert code != 0 and "three" in output
+
+
+@pytest.fixture(scope="module")
+def withheld(tmp_path_factory):
+    """A copy of the project, a working directory after a real run over a file that is no video, its code and output."""
+    home, folder = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("withheld")
+    for name in ("rules", "workflow", "profiles", "src", "resources", "envs"):
+        shutil.copytree(HOME / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "downloaded"))
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(HOME / name, home)
+    (folder / "private name").mkdir()
+    (folder / "private name" / "one.mp4").write_text("no video")
+    (folder / "clips.tsv").write_text("id\tpath\none\tprivate name/one.mp4\n")
+    return home, folder, *snakemake(folder, home=home, clips="clips.tsv", device="cpu")
+
+
+def due(home, folder, *options, **config):
+    """Rules that a run would run now."""
+    code, output = snakemake(folder, "-n", *options, home=home, clips="clips.tsv", device="cpu", **config)
+    assert code == 0, output
+    return set(re.findall(r"^(\w+) +\d+$", output, re.MULTILINE)) - {"total", "all"}
+
+
+def test_a_withheld_clip_has_a_reason_and_the_command_succeeds(withheld):
+    _, folder, code, output = withheld
+    assert code == 0, output
+    verdict = json.loads((folder / "results" / "one" / "withheld.json").read_text())
+    assert verdict["clip"] == "one" and verdict["reason"]
+    assert f"Withheld, 1 of 1 clips:\n  one: {verdict['reason']}" in output
+    assert (folder / "results" / "table.tsv").is_file() and (folder / "results" / "report" / "index.html").is_file()
+    assert not list((folder / "results" / "one").glob("*/anonymized.mp4"))
+
+
+def test_only_the_owner_can_read_results(withheld):
+    results = withheld[1] / "results"
+    for path in [results, *results.rglob("*")]:
+        assert path.is_symlink() or path.stat().st_mode & 0o077 == 0, path
+
+
+def test_no_log_knows_where_a_clip_lies(withheld):
+    _, folder, _, output = withheld
+    assert "private name" not in output
+    logs = [path for name in ("logs", "benchmarks", ".snakemake/log") for path in (folder / name).rglob("*.*")]
+    assert logs
+    for path in logs:
+        assert path.is_dir() or "private name" not in path.read_text(), path
+
+
+def test_a_second_run_has_nothing_to_do(withheld):
+    assert due(*withheld[:2]) == set()
+
+
+def test_an_edit_runs_the_stages_that_import_the_file(withheld):
+    home, folder, *_ = withheld
+    for name, expected in (("faces/tracking.py", {"extract", "report"}), ("latent/restyle.py", set())):
+        path = home / "src" / "peekaboo" / name
+        text = path.read_text()
+        path.write_text(text + "\n# edited\n")
+        assert due(home, folder) >= expected
+        if not expected:
+            assert due(home, folder) == set()
+        path.write_text(text)
+    assert due(home, folder) == set()
+
+
+def test_a_changed_setting_runs_its_stage(withheld):
+    home, folder, *_ = withheld
+    assert due(home, folder, seed=1) == set()
+    changed = folder / "changed.yaml"
+    changed.write_text("extract: {bridge_seconds: 0.5, hold_seconds: 2.0}\n")
+    assert "extract" in due(home, folder, "--configfile", str(changed))
+
+
+def test_a_misspelt_setting_in_a_file_is_named(withheld):
+    home, folder, *_ = withheld
+    (folder / "misspelt.yaml").write_text("traverse: {alhpa: -1}\n")
+    code, output = snakemake(folder, "-n", "--configfile", "misspelt.yaml", home=home, clips="clips.tsv")
+    assert code != 0 and "traverse.alhpa is no setting; did you mean alpha?" in output
+
+
+def test_a_clip_that_was_replaced_is_extracted_anew(withheld):
+    home, folder, *_ = withheld
+    (folder / "private name" / "one.mp4").write_text("another that is no video")
+    assert "extract" in due(home, folder)
