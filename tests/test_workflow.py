@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 HOME = Path(__file__).parents[1]
 GPU_RULES = {"invert", "tune", "score", "decode", "measure"}
@@ -94,6 +95,20 @@ def test_stages_know_the_options_that_the_rules_give_them(folder, capsys):
             importlib.import_module(module).main(["--help"])
         known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
         assert set(re.findall(r"(?<=\s)--[a-z0-9-]+", options)) <= known, module
+
+
+def test_requirements_and_the_conda_environment_agree():
+    def key(name):
+        return re.sub("[-_.]+", "-", name).lower()
+
+    lock = dict(
+        line.split("==") for line in (HOME / "envs" / "requirements.txt").read_text().splitlines() if "==" in line
+    )
+    lock = {key(name): version for name, version in lock.items()}
+    asked = re.findall(r"^([\w-]+)", (HOME / "envs" / "requirements.in").read_text(), re.MULTILINE)
+    assert {key(name) for name in asked} <= set(lock)
+    conda = yaml.safe_load((HOME / "envs" / "peekaboo.yaml").read_text())["dependencies"][-1]["pip"]
+    assert {key(pin.split("==")[0]): pin.split("==")[1] for pin in conda}.items() <= lock.items()
 
 
 def test_lint_is_silent(folder):

@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=30, help="passes over the track's frames at most")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--perceptual-weight", type=float, default=1.0)
-    parser.add_argument("--l2-weight", type=float, default=1.0)
+    parser.add_argument("--l2-weight", type=float, default=10.0)
     parser.add_argument("--locality-weight", type=float, default=0.0)
     parser.add_argument("--stop-loss", type=float, default=0.03, help="epoch mean of the perceptual loss to stop at")
     parser.add_argument("--seed", type=int, default=0)

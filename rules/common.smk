@@ -1,0 +1,457 @@
+"""Helpers of the rules: which clips there are, which files a stage needs, how long it may take. Plain Python."""
+
+import ast
+import csv
+import functools
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from collections import namedtuple
+from difflib import get_close_matches
+from pathlib import Path
+
+import av
+import jsonschema
+import yaml
+from safetensors import SafetensorError, safe_open
+from snakemake.exceptions import WorkflowError
+
+SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
+# FFmpeg's names of their formats: play lists and the like, which could open other files, are not read.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
+ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+# results/report/ is the report's folder.
+RESERVED_IDS = ("report",)
+# Stage whose latents a method decodes, and the methods that decode them with the clip's own generator.
+LATENTS = {"pti_traversal": "traverse", "pti": "invert", "traversal": "traverse"}
+TUNED = ("pti_traversal", "pti")
+ALL_METHODS = (*LATENTS, "blur", "pixelate", "mask")
+# Embedded networks, and those that the training of each reads.
+TRAINED_BEFORE = {
+    "perceptual": (),
+    "affect": (),
+    "identity": ("perceptual",),
+    "generator": ("perceptual",),
+    "encoder": ("perceptual", "generator"),
+}
+
+# Minutes to start with, seconds per frame, MiB to start with, MiB per frame: upper bounds for two CPU cores.
+COSTS = {
+    "extract": (5, 1.0, 3000, 0.5),
+    "invert": (10, 1.0, 4000, 0.1),
+    "tune": (10, 10.0, 6000, 0.2),
+    "score": (20, 0.5, 4000, 0.1),
+    "traverse": (5, 0.1, 2000, 0.1),
+    "decode": (10, 0.5, 4000, 0.1),
+    "compose": (5, 1.0, 2000, 0.5),
+    "measure": (10, 2.0, 4000, 0.5),
+}
+# Where the container doesn't tell: a low bit rate, so that a clip is taken for too long rather than too short.
+BYTES_PER_FRAME = 4000
+
+Clip = namedtuple("Clip", "path audio")
+
+
+def check_config(config, schema):
+    """Fill the defaults of a JSON schema into config, in place.
+
+    Raises WorkflowError naming every setting that is unknown or has a value it can't have, and what was expected.
+    """
+    schema = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
+    fill_defaults(config, schema)
+    errors = sorted(
+        jsonschema.Draft202012Validator(schema).iter_errors(config),
+        key=lambda error: list(error.path),
+    )
+    if errors:
+        problems = [line for error in errors for line in describe(error)]
+        raise WorkflowError(
+            "\n".join(
+                [
+                    "The configuration can't be used:",
+                    *problems,
+                    "See docs/configuration.md.",
+                ]
+            )
+        )
+
+
+def fill_defaults(config, schema):
+    """Set what is missing in config, section by section."""
+    for name, entry in schema["properties"].items():
+        if "default" in entry:
+            config.setdefault(name, json.loads(json.dumps(entry["default"])))
+        if "properties" in entry and isinstance(config.get(name), dict):
+            fill_defaults(config[name], entry)
+
+
+def describe(error):
+    """Lines that say what is wrong with a setting, for a user who has never seen the schema."""
+    path = ".".join(str(part) for part in error.path)
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        for name in sorted(set(error.instance) - set(known)):
+            close = get_close_matches(name, known, 1)
+            advice = (
+                f"did you mean {close[0]}?"
+                if close
+                else f"known here: {', '.join(known)}"
+            )
+            yield f"  {path}{'.' if path else ''}{name} is no setting; {advice}"
+    else:
+        about = error.schema.get("description", "")
+        yield f"  {path}: {error.message}{f' ({about})' if about else ''}"
+
+
+def read_clips(source, audio):
+    """Clips by id, in the order of their ids, from a folder of videos or a TSV list; `audio` where none is given.
+
+    Raises WorkflowError naming every clip that can't be used.
+    """
+    source = Path(source)
+    if source.is_dir():
+        rows = folder_rows(source)
+    elif source.is_file():
+        rows = list_rows(source)
+    else:
+        raise WorkflowError(
+            f"clips: no folder or list {source}; give a folder of videos, or a TSV with columns id, path"
+        )
+    problems, clips, seen = [], {}, {}
+    for clip, path, own_audio in rows:
+        if not re.fullmatch(ID_PATTERN, clip):
+            problems.append(
+                f"{path}: the id {clip!r} is not made of 1 to 64 letters, digits, - and _, with a letter or digit first; "
+                + ("rename the file" if source.is_dir() else "change the id")
+            )
+        elif clip.casefold() in RESERVED_IDS:
+            problems.append(
+                f"{path}: the id {clip!r} is taken by results/{clip.casefold()}/; use another"
+            )
+        # Folders that differ in case alone are one folder on some file systems.
+        elif clip.casefold() in seen:
+            problems.append(
+                f"{path}: the id {clip!r} is also that of {seen[clip.casefold()]}; ids must differ"
+            )
+        elif not path.is_file():
+            problems.append(
+                f"{path}: no such file (clip {clip}, named in {source}); paths are relative to the list"
+            )
+        elif own_audio not in ("", "drop", "copy"):
+            problems.append(
+                f"{path}: audio {own_audio!r} of clip {clip}; expected drop, copy or nothing"
+            )
+        seen.setdefault(clip.casefold(), path)
+        clips[clip] = Clip(str(path), own_audio or audio)
+    if problems:
+        raise WorkflowError(
+            "\n".join(
+                [f"{len(problems)} of {len(rows)} clips can't be used:", *problems]
+            )
+        )
+    return dict(sorted(clips.items()))
+
+
+def folder_rows(folder):
+    """(id, path, audio) of each video in a folder, whatever case its suffix is in."""
+    videos = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not path.name.startswith(".")
+    )
+    if not videos:
+        raise WorkflowError(
+            f"clips: no video in the folder {folder}; expected files ending in {', '.join(SUFFIXES)}"
+        )
+    return [(path.stem, path, "") for path in videos]
+
+
+def list_rows(table):
+    """(id, path, audio) of each row of a TSV; relative paths start at the folder of the TSV."""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            header, *rows = [
+                row for row in csv.reader(file, delimiter="\t") if row
+            ] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise WorkflowError(
+            f"clips: {table} is no TSV: {error}; save it as text in UTF-8, tabs between columns"
+        ) from error
+    if not {"id", "path"} <= set(header) <= {"id", "path", "audio"} or len(
+        set(header)
+    ) < len(header):
+        raise WorkflowError(
+            f"clips: the first line of {table} has the columns {', '.join(header) or 'none'}; "
+            "expected id and path and, if wanted, audio, with tabs between them"
+        )
+    if not rows:
+        raise WorkflowError(
+            f"clips: {table} lists no clip; add a line with id and path for each"
+        )
+    for number, row in enumerate(rows, 1):
+        if not 2 <= len(row) <= len(header):
+            raise WorkflowError(
+                f"clips: row {number} of {table} has {len(row)} columns; expected {', '.join(header)}"
+            )
+    named = [dict(zip(header, row)) for row in rows]
+    return [
+        (row.get("id", ""), table.parent / row.get("path", ""), row.get("audio", ""))
+        for row in named
+    ]
+
+
+def weights(registry, models, home):
+    """Path, from here, of the weights that config's `models` names for each role; `registry` is models.yaml.
+
+    Raises WorkflowError for a name that the registry doesn't have, or has for another role.
+    """
+    known = yaml.safe_load(Path(registry).read_text(encoding="utf-8"))
+    paths = {}
+    for role, name in models.items():
+        fitting = [
+            key
+            for key, entry in known.items()
+            if re.match(rf"{role}\b", entry["role"]) and "package" not in entry
+        ]
+        if name not in fitting:
+            raise WorkflowError(
+                f"models.{role}: {name!r} is no {role} network of {registry}; expected {', '.join(fitting)}"
+            )
+        paths[role] = os.path.relpath(Path(home, known[name]["file"]))
+    return paths
+
+
+def resolution(generator):
+    """Side in pixels of the images of a generator, from the header of its safetensors file."""
+    try:
+        with safe_open(generator, framework="numpy") as file:
+            return json.loads(file.metadata()["constructor"])["img_resolution"]
+    except (OSError, SafetensorError, TypeError, KeyError) as error:
+        raise WorkflowError(
+            f"models.generator: {generator} can't be read as a generator: {error!r}"
+        ) from error
+
+
+def sources(module, package):
+    """Paths, from here, of a module and of all that it imports of its package, which lies in the folder `package`.
+
+    As inputs of a rule they make it run again when its code changes, and only then.
+    """
+    root = Path(package).parent
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        parent = name.rpartition(".")[0]
+        folder = root.joinpath(*name.split("."))
+        for file, inside in (
+            (folder.with_suffix(".py"), parent),
+            (folder / "__init__.py", name),
+        ):
+            if file.is_file() and file not in found:
+                found.add(file)
+                # A package's __init__ runs before any of its modules.
+                waiting += [parent, *imported(file, inside)]
+    return sorted(os.path.relpath(file) for file in found)
+
+
+def imported(file, package):
+    """Dotted names that a Python file in `package` may import, those inside functions too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            parts = parts[: len(parts) + 1 - node.level] if node.level else []
+            base = ".".join([*parts, node.module] if node.module else parts)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+@functools.cache
+def clip_header(path):
+    """About how many frames a clip has, by its header or by its size where that doesn't tell; and if it has sound."""
+    try:
+        with av.open(
+            path, options={"format_whitelist": FORMATS}, metadata_errors="replace"
+        ) as container:
+            sound = bool(container.streams.audio)
+            if container.streams.video and container.duration:
+                rate = container.streams.video[0].average_rate or 30
+                return math.ceil(container.duration / av.time_base * rate), sound
+    except av.FFmpegError:
+        sound = False
+    return math.ceil(os.path.getsize(path) / BYTES_PER_FRAME), sound
+
+
+def clip_frames(clip):
+    """About how many frames a clip has."""
+    return clip_header(clip.path)[0]
+
+
+def minutes(stage, clips):
+    """Function that gives the run time of a stage's job in minutes; more at every attempt."""
+
+    def runtime(wildcards, attempt):
+        base, seconds, _, _ = COSTS[stage]
+        return math.ceil(
+            (base + seconds * clip_frames(clips[wildcards.clip]) / 60) * attempt
+        )
+
+    return runtime
+
+
+def memory(stage, clips):
+    """Function that gives the memory of a stage's job in MiB; more at every attempt."""
+
+    def mem_mb(wildcards, attempt):
+        _, _, base, per_frame = COSTS[stage]
+        return math.ceil(
+            (base + per_frame * clip_frames(clips[wildcards.clip])) * attempt
+        )
+
+    return mem_mb
+
+
+def report_memory(wildcards, attempt):
+    """Memory of the report in MiB; it takes one clip at a time."""
+    return 3000 * attempt
+
+
+def report_minutes(clips, methods):
+    """Function that gives the report's run time in minutes: it reads each clip once and each of its versions."""
+
+    def runtime(wildcards, attempt):
+        frames = sum(clip_frames(clip) for clip in clips.values())
+        return math.ceil((5 + 0.1 * frames * (1 + len(methods)) / 60) * attempt)
+
+    return runtime
+
+
+def page_parts(home):
+    """Paths, from here, of the templates of the report's page."""
+    return sorted(
+        os.path.relpath(path) for path in Path(home, "workflow", "report").iterdir()
+    )
+
+
+def outcome(clip, methods, checkpoints):
+    """Function that gives what a clip ends in, known once extract has run: why it is withheld, or all its results."""
+
+    def files(wildcards):
+        extract = Path(checkpoints.extract.get(clip=clip).output["report"])
+        if json.loads(extract.read_text(encoding="utf-8"))["status"] == "withheld":
+            return [f"results/{clip}/withheld.json"]
+        names = ("anonymized.mp4", "metrics.tsv", "summary.json")
+        return [
+            f"results/{clip}/{method}/{name}" for method in methods for name in names
+        ]
+
+    return files
+
+
+def original(clips):
+    """Function that gives the path of a clip's source."""
+    return lambda wildcards: clips[wildcards.clip].path
+
+
+def latents(wildcards):
+    """The stage file with the latents that a method decodes."""
+    return f"results/{wildcards.clip}/{LATENTS[wildcards.method]}.h5"
+
+
+def own_generator(wildcards):
+    """The clip's own generator for a method that decodes with it, else nothing."""
+    return f"results/{wildcards.clip}/tune.h5" if wildcards.method in TUNED else []
+
+
+def decoded(wildcards):
+    """The decoded crops of a method that has them, else nothing."""
+    return (
+        f"results/{wildcards.clip}/{wildcards.method}/decode.h5"
+        if wildcards.method in LATENTS
+        else []
+    )
+
+
+def options(settings, **more):
+    """Settings by name as the long options of a command; true is a flag, false is left out.
+
+    One text, because Snakemake compares the values of params without their names: it would not see two swapped.
+    """
+    given = {
+        name: value for name, value in (settings | more).items() if value is not False
+    }
+    return " ".join(
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, value in given.items()
+    )
+
+
+def option(name):
+    """Function that gives a command's option for the input called `name`, or nothing when there is none."""
+    return lambda wildcards, input: (
+        options({name: input[name]}) if input.get(name) else ""
+    )
+
+
+def sound(clips):
+    """Function that gives compose's option for the sound of a clip, if it has any and is to keep it."""
+
+    def audio(wildcards):
+        clip = clips[wildcards.clip]
+        return (
+            f"--audio results/{wildcards.clip}/source"
+            if clip.audio == "copy" and clip_header(clip.path)[1]
+            else ""
+        )
+
+    return audio
+
+
+def trained_before(wildcards):
+    """Weights that the training of an embedded network reads, by role."""
+    return {
+        role: f"training/{role}.safetensors"
+        for role in TRAINED_BEFORE[wildcards.network]
+    }
+
+
+def before_options(wildcards):
+    """The same as options of the training program."""
+    return " ".join(
+        f"--{role} {path}" for role, path in trained_before(wildcards).items()
+    )
+
+
+def shell_prefix(home, conda):
+    """What each job's shell starts with: its Python is that which runs Snakemake, or that of the conda environment."""
+    if conda:
+        return f"export PYTHONHASHSEED=0 PYTHONPATH={shlex.quote(f'{home}/src')}; "
+    return f"export PYTHONHASHSEED=0 PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH; "
+
+
+def closing(clips, methods):
+    """What the user is told at the end: where the results are, and which clips are withheld and why."""
+    withheld = {
+        clip: json.loads(path.read_text(encoding="utf-8"))["reason"]
+        for clip in clips
+        if (path := Path("results", clip, "withheld.json")).is_file()
+    }
+    lines = [
+        f"  results/{clip}/{method}/anonymized.mp4"
+        for clip in clips
+        if clip not in withheld
+        for method in methods
+    ]
+    lines = ["Anonymised clips:", *lines] if lines else []
+    if withheld:
+        lines += [f"Withheld, {len(withheld)} of {len(clips)} clips:"]
+        lines += [f"  {clip}: {reason}" for clip, reason in withheld.items()]
+    return "\n".join(
+        [*lines, "Table:  results/table.tsv", "Report: results/report/index.html"]
+    )

@@ -1,0 +1,68 @@
+rule renders:
+    """Render the set that the embedded networks are trained on."""
+    input:
+        head=config["head"],
+        settings=f"{HOME}/resources/embedded/training.yaml",
+        code=code("peekaboo.synth.render"),
+    output:
+        renders="training/renders.h5",
+    log:
+        "logs/training/renders.log",
+    benchmark:
+        "benchmarks/training/renders.jsonl"
+    conda:
+        "../envs/peekaboo.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        """
+        python -m peekaboo.synth.train renders --settings {input.settings} --head {input.head:q} \
+            --output {output.renders} >{log} 2>&1
+        """
+
+
+rule train:
+    """Train one embedded network; goes on from its checkpoint after an interruption."""
+    input:
+        unpack(trained_before),
+        renders=rules.renders.output.renders,
+        settings=f"{HOME}/resources/embedded/training.yaml",
+    output:
+        weights="training/{network}.safetensors",
+    log:
+        "logs/training/{network}.log",
+    benchmark:
+        "benchmarks/training/{network}.jsonl"
+    wildcard_constraints:
+        network="|".join(TRAINED_BEFORE),
+    conda:
+        "../envs/peekaboo.yaml"
+    # One thread a network: two of them share two cores better than one that waits for its second thread.
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=240,
+    params:
+        before=before_options,
+    shell:
+        """
+        python -m peekaboo.synth.train {wildcards.network} --settings {input.settings} --renders {input.renders} \
+            {params.before} --checkpoints training/{wildcards.network} --output {output.weights} >{log} 2>&1
+        """
+
+
+rule train_embedded:
+    """Train all embedded networks and put them where the registry looks for them."""
+    input:
+        expand("training/{network}.safetensors", network=TRAINED_BEFORE),
+    log:
+        "logs/training/install.log",
+    localrule: True
+    conda:
+        "../envs/peekaboo.yaml"
+    params:
+        folder=f"{HOME}/resources/embedded",
+    shell:
+        "install -m 644 {input} {params.folder} > {log} 2>&1"
