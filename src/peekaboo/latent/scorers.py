@@ -25,8 +25,8 @@ class Scorer:
 def fit(latents: np.ndarray, labels: np.ndarray, weight_decay: float, seed: int, held_out: float = 0.2) -> Scorer:
     """Fit a scorer to flattened latents `[M, D]` and labels `[M]` of 0 and 1 by class-balanced logistic regression.
 
-    `weight_decay` is the factor of |weight|^2 / 2 beside the mean loss. A share `held_out` of the samples,
-    drawn by `seed`, is kept for the accuracy, which is balanced too. Raises ValueError when a class has fewer than two samples.
+    `weight_decay` is the factor of |weight|^2 / 2 beside the mean loss. A share `held_out` of the samples, drawn by
+    `seed`, is kept for the accuracy, which is balanced too. Raises ValueError when a class has fewer than two samples.
     """
     labels = labels.astype(bool)
     if min(labels.sum(), (~labels).sum()) < 2:

@@ -14,6 +14,7 @@ from peekaboo import gpu, models, stagefile
 from peekaboo.latent.scorers import Scorer, fit
 
 TRUNCATION = 0.7  # of the random latents
+FEWEST = 10  # latents of a track
 
 
 def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
@@ -29,10 +30,21 @@ def judged(
     embeddings, attributes = [], []
     with torch.inference_mode():
         for chunk in latents.split(batch):
-            images = generator.synthesis(chunk).clamp(-1, 1)
+            images = generator.synthesis(chunk, gpu.precision(chunk.device)).clamp(-1, 1)
             embeddings.append(identity(images))
             attributes.append(affect(images))
     return torch.cat(embeddings), {name: torch.cat([a[name] for a in attributes]) for name in attributes[0]}
+
+
+def same_identity(cosines: Tensor, pivots: int, threshold: float) -> Tensor:
+    """Which faces are the clip's, by their cosine `[B]` to its mean; the first `pivots` of them are the clip's own
+    frames.
+
+    The threshold gives way where it would leave one class almost empty, for a generator tuned to one clip may draw all
+    faces alike: at least half the random faces are others, and before that at least half the clip's frames are its own.
+    """
+    own, random = cosines[:pivots].median().item(), cosines[pivots:].median().item()
+    return cosines >= min(max(threshold, random), own)
 
 
 def score_track(
@@ -54,7 +66,7 @@ def score_track(
     mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
     flat = latents.flatten(1).cpu().numpy()
     labels = {
-        "identity": embeddings @ mean >= settings.threshold,
+        "identity": same_identity(embeddings @ mean, len(pivots), settings.threshold),
         "emotion": attributes["valence"] > attributes["valence"].median(),
         "age": attributes["age"] > attributes["age"].median(),
         "sex": attributes["sex"] > attributes["sex"].median(),
@@ -73,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=600, help="random latents per track")
     parser.add_argument("--clip-samples", type=int, default=600, help="latents of the clip per track, evenly spaced")
     parser.add_argument(
-        "--threshold", type=float, default=0.4, help="cosine from which two faces count as one identity"
+        "--threshold", type=float, default=0.71, help="cosine from which two faces count as one identity"
     )
     parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--batch", type=int, default=16)

@@ -1,0 +1,99 @@
+"""Invert, tune, score, traverse and decode, one after the other, on a small generator and a clip of made-up crops."""
+
+import numpy as np
+import pytest
+import torch
+
+from peekaboo import models, stagefile
+from peekaboo.nets.residual import FaceAttributes, FaceEmbedder, PerceptualFeatures, RestyleEncoder
+from peekaboo.nets.stylegan3 import Generator
+from peekaboo.stages import decode, invert, score, traverse, tune
+
+FRAMES, SIDE = 12, 16
+GENERATOR = {"z_dim": 8, "w_dim": 8, "img_resolution": SIDE, "channel_base": 128, "channel_max": 16, "num_layers": 4}
+NETWORKS = {
+    "generator": (Generator, GENERATOR),
+    "encoder": (RestyleEncoder, {"num_ws": 6, "w_dim": 8, "widths": [8, 16], "squeezed": 4, "size": SIDE}),
+    "perceptual": (PerceptualFeatures, {"widths": [8, 16], "parameters": 4, "size": SIDE}),
+    "identity": (FaceEmbedder, {"widths": [8, 16], "dimensions": 16, "size": SIDE}),
+    "affect": (FaceAttributes, {"widths": [8, 16], "size": SIDE}),
+}
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Run the five stages; the clip has two tracks, the second without any aligned crop, the first without frame 5."""
+    folder = tmp_path_factory.mktemp("chain")
+    torch.manual_seed(0)
+    for name, (network, constructor) in NETWORKS.items():
+        models.save(folder / f"{name}.safetensors", network(**constructor).eval(), constructor)
+    crops = np.random.default_rng(0).integers(0, 256, (FRAMES, 2, SIDE, SIDE, 3), np.uint8)
+    aligned = np.zeros((FRAMES, 2), bool)
+    aligned[:, 0] = True
+    aligned[5] = False
+    with stagefile.write(folder / "extract.h5") as file:
+        file["crops"], file["aligned"] = crops, aligned
+
+    def run(stage, output, **inputs):
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in inputs.items()]
+        stage.main([*options, f"--output={folder / output}", f"--report={folder / output}.json"])
+
+    path = {name: folder / f"{name}.safetensors" for name in NETWORKS}
+    faces, first = folder / "extract.h5", folder / "invert.h5"
+    run(invert, "invert.h5", faces=faces, generator=path["generator"], encoder=path["encoder"], device="cpu")
+    tuning = {"faces": faces, "latents": first, "generator": path["generator"], "perceptual": path["perceptual"]}
+    run(tune, "tune.h5", **tuning, epochs=2, device="cpu", locality_weight=0.1)
+    judges = {"identity": path["identity"], "affect": path["affect"], "generator": path["generator"]}
+    run(score, "score.h5", latents=first, tuned=folder / "tune.h5", **judges, samples=40, device="cpu")
+    run(traverse, "traverse.h5", latents=first, scorers=folder / "score.h5", top_k=3)
+    for name in ("invert", "traverse"):
+        drawing = {"latents": folder / f"{name}.h5", "generator": path["generator"], "tuned": folder / "tune.h5"}
+        run(decode, f"{name}.crops.h5", **drawing, device="cpu")
+    return folder, aligned, tuning
+
+
+def test_every_aligned_face_and_no_other_gets_a_latent_and_a_crop(chain):
+    folder, aligned, _ = chain
+    for name in ("invert", "traverse"):
+        with stagefile.read(folder / f"{name}.h5") as file:
+            np.testing.assert_array_equal(np.isfinite(file["latents"][:]).all((2, 3)), aligned)
+        with stagefile.read(folder / f"{name}.crops.h5") as file:
+            np.testing.assert_array_equal(file["decoded"][:], aligned)
+            assert file["crops"].shape == (FRAMES, 2, SIDE, SIDE, 3)
+
+
+def test_the_walk_lowers_the_identity_score_and_changes_the_picture(chain):
+    folder, aligned, _ = chain
+    scores = stagefile.read_json(folder / "traverse.h5.json")["identity_score"]["track_000"]
+    assert scores["after"] < scores["before"]
+    with stagefile.read(folder / "invert.crops.h5") as before, stagefile.read(folder / "traverse.crops.h5") as after:
+        changed = (before["crops"][:] != after["crops"][:]).any((2, 3, 4))
+    np.testing.assert_array_equal(changed, aligned)
+
+
+def test_the_identity_threshold_gives_way_before_a_class_is_empty():
+    cosines = torch.tensor([0.9, 0.95, 0.97, 0.8, 0.85, 0.99])
+    # Of three frames and three random faces: too low a threshold, one in between, too high a one.
+    assert score.same_identity(cosines, 3, 0.1).tolist() == [True, True, True, False, True, True]
+    assert score.same_identity(cosines, 3, 0.92).tolist() == [False, True, True, False, False, True]
+    assert score.same_identity(cosines, 3, 2.0).tolist() == [False, True, True, False, False, True]
+
+
+def test_reports_name_the_networks_by_checksum(chain):
+    folder, _, _ = chain
+    found = stagefile.read_json(folder / "score.h5.json")
+    assert found["models"] == {
+        n: models.checksum(folder / f"{n}.safetensors") for n in ("generator", "identity", "affect")
+    }
+    accuracies = found["held_out_accuracy"]["track_000"]
+    assert set(accuracies) == {"identity", "emotion", "age", "sex"}
+    assert all(0 <= value <= 1 for value in accuracies.values())
+
+
+def test_tuning_again_gives_the_same_bytes_and_leaves_no_checkpoint(chain):
+    folder, _, tuning = chain
+    options = [f"--{name}={value}" for name, value in tuning.items()]
+    options += ["--epochs=2", "--device=cpu", "--locality-weight=0.1"]
+    tune.main([*options, f"--output={folder / 'again.h5'}", f"--report={folder / 'again.json'}"])
+    assert (folder / "again.h5").read_bytes() == (folder / "tune.h5").read_bytes()
+    assert not list(folder.glob("*.checkpoint"))
