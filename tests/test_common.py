@@ -67,7 +67,7 @@ def test_every_setting_has_a_default_and_a_description_and_every_section_is_clos
 def test_a_section_given_in_part_keeps_the_other_defaults():
     config = {"traverse": {"steps": 10}}
     common.check_config(config, SCHEMA)
-    assert config["traverse"] == {"steps": 10, "alpha": -0.75, "top_k": 100}
+    assert config["traverse"] == {"steps": 10, "alpha": -0.75, "top_k": 50}
 
 
 def test_defaults_of_two_configurations_are_not_shared():
@@ -337,3 +337,13 @@ def test_the_closing_words_name_results_and_withheld_clips(tmp_path, monkeypatch
     assert "results/a/blur/anonymized.mp4" in words and "results/b/blur" not in words
     assert "Withheld, 1 of 2 clips:\n  b: no face was found" in words
     assert words.endswith("results/report/index.html")
+
+
+def test_training_of_a_network_waits_for_those_it_reads():
+    class Wildcards:
+        network = "encoder"
+
+    before = {"perceptual": "training/perceptual.safetensors", "generator": "training/generator.safetensors"}
+    assert common.trained_before(Wildcards) == before
+    options = "--perceptual training/perceptual.safetensors --generator training/generator.safetensors"
+    assert common.before_options(Wildcards) == options
