@@ -1,5 +1,6 @@
 import json
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from peekaboo import media, models, stagefile
+from peekaboo.faces import alignment, detection
 from peekaboo.judges.landmarks import Face, Mesh
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.stages import measure
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
+SAMPLE = Path(__file__).parents[1] / "resources" / "demo" / "infant.mp4"
 METRICS = {
     "identity_cos",
     "identity_tc",
@@ -130,14 +133,45 @@ def test_synthetic_judges_alone_are_no_evidence(folder):
     assert all(len(judge["sha256"]) == 64 for judge in summary["judges"])
 
 
-def test_an_independent_judge_gives_a_verdict(folder):
+def test_where_no_original_face_is_seen_there_is_nothing_to_compare_with(folder):
     table, summary = run(folder)
+    assert (table["detected_original"] == 0).all()
+    assert table[["identity_cos", "identity_distance", "identity_distance_mean"]].isna().all(axis=None)
+    assert summary["verdict"] == "no evidence"
+    assert "could judge none of 9 face-frames" in summary["reason"]
+
+
+@pytest.fixture
+def seen(folder):
+    """The sample clip's first frames as both clips, its face as track 0; frame 2 is grey, as if a hand hid the face."""
+    frames = list(islice(media.frames(SAMPLE), len(PTS)))
+    corners = np.load(SAMPLE.with_name("infant_truth.npz"))["landmarks68"][: len(PTS)]
+    boxes = np.concatenate([corners.min(1), corners.max(1)], 1)[:, None].astype(np.float32)
+    find = detection.Mesh()
+    landmarks = np.stack([find(frame, box[0], 0.0) for frame, box in zip(frames, boxes, strict=True)])[:, None]
+    poses = np.stack([alignment.ffhq_pose(points[0]) for points in landmarks])
+    transforms = alignment.to_transform(poses, 64)[:, None].astype(np.float32)
+    frames[2] = np.full_like(frames[2], 128)
+    for name in ("original", "anonymized"):
+        write_clip(folder / f"{name}.mp4", frames)
+    size = frames[0].shape[1::-1]
+    write_stages(folder, PTS, size, boxes, landmarks, transforms, np.ones((len(PTS), 1), np.float32))
+    return folder
+
+
+def test_an_independent_judge_gives_a_verdict(seen):
+    table, summary = run(seen)
     assert summary["identity_judge"] == "dlib face recognition"
-    assert summary["verdict"] in ("pass", "fail")
-    assert "of 6 judged face-frames" in summary["reason"]
-    assert "3 more could not be judged" in summary["reason"]
-    assert summary["counts"]["identity_cos"] == 6
-    assert (table["identity_distance"].notna() == (table["track"] == 0)).all()
+    # An unchanged face is the original; where the original is hidden only its mean over the track is asked.
+    assert summary["verdict"] == "fail"
+    hidden = np.arange(len(PTS)) == 2
+    assert ((table["detected_original"] == 0) == hidden).all()
+    assert (table["identity_distance"].isna() == hidden).all()
+    assert table["identity_distance_mean"].notna().all()
+    np.testing.assert_allclose(table["identity_distance"][~hidden], 0, atol=1e-4)
+    assert (table["identity_distance_mean"][~hidden] < 0.3).all()
+    assert summary["counts"]["identity_cos"] == 5
+    assert summary["metrics"]["identity_cos"] == pytest.approx(1)
     roles = {judge["name"]: (judge["role"], judge["real_faces"]) for judge in summary["judges"]}
     assert roles["dlib face recognition"] == ("measures", True)
 
@@ -148,6 +182,7 @@ def test_an_uncovered_face_fails(folder):
     covered[4, 1] = 0.5
     with stagefile.write(folder / "compose.h5") as file:
         file["covered"] = covered
+        file.attrs["compose"] = "face"
     _, summary = run(folder, "--independent", "none")
     assert summary["verdict"] == "fail"
     assert "in 1 of 9" in summary["reason"]

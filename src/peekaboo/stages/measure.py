@@ -184,6 +184,9 @@ def main(argv: list[str] | None = None) -> None:
     table = table.assign(identity_distance_mean=np.nan)
     if independent:
         table["identity_distance_mean"] = template_distance(table)
+        # A hand before the face has no identity to be compared with: there the track's mean original stands alone.
+        hidden = table["detected_original"] != 1
+        table.loc[hidden, ["identity_cos", "identity_distance"]] = np.nan
     else:
         # Every table has the same columns; the summary says which network stands behind identity_cos.
         table = table.assign(identity_cos=table["identity_cos_optimised"], identity_distance=np.nan)
