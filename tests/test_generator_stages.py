@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from peekaboo import models, stagefile
+from peekaboo.latent.tuning import Tuner
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder, PerceptualFeatures, RestyleEncoder
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.stages import decode, invert, score, traverse, tune
@@ -97,3 +98,26 @@ def test_tuning_again_gives_the_same_bytes_and_leaves_no_checkpoint(chain):
     tune.main([*options, f"--output={folder / 'again.h5'}", f"--report={folder / 'again.json'}"])
     assert (folder / "again.h5").read_bytes() == (folder / "tune.h5").read_bytes()
     assert not list(folder.glob("*.checkpoint"))
+
+
+def test_an_interrupted_tuning_goes_on_from_its_last_epoch_to_the_same_bytes(chain, monkeypatch):
+    folder, _, tuning = chain
+    options = [f"--{name}={value}" for name, value in tuning.items()]
+    options += ["--epochs=2", "--device=cpu", "--locality-weight=0.1"]
+    options += [f"--output={folder / 'interrupted.h5'}", f"--report={folder / 'interrupted.json'}"]
+    epoch, done = Tuner.epoch, []
+
+    def interrupted(tuner, *args):
+        if done:
+            raise KeyboardInterrupt
+        done.append(epoch(tuner, *args))
+
+    monkeypatch.setattr(Tuner, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune.main(options)
+    assert not (folder / "interrupted.h5").exists()
+    counted = []
+    monkeypatch.setattr(Tuner, "epoch", lambda tuner, *args: counted.append(epoch(tuner, *args)))
+    tune.main(options)
+    assert len(counted) == 1
+    assert (folder / "interrupted.h5").read_bytes() == (folder / "tune.h5").read_bytes()
