@@ -1,33 +1,20 @@
 """What a face expresses: valence, arousal and one of seven expressions, by the project's own network."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 
-from peekaboo import gpu, models
-from peekaboo.judges.landmarks import Face, aligned
+from peekaboo import gpu
+from peekaboo.judges.embedded import CropJudge
 
 
-class Affect:
+class Affect(CropJudge):
     """Valence, arousal and expression of the FFHQ-aligned crop; the network also labels what the edit has to keep."""
 
     name = "embedded affect"
-    trained_on = "rendered synthetic faces"
-    real_faces = False
     role = "optimises and measures"
     columns = tuple(
         f"{value}_{clip}" for value in ("valence", "arousal", "expression") for clip in ("original", "anonymized")
     )
-
-    def __init__(self, weights: str | Path, device: torch.device) -> None:
-        self.network, self.device = models.load(weights, device), device
-        self.sha256 = models.checksum(weights)
-
-    def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray | None:
-        """Cut the aligned crop [S, S, 3] uint8; None where the face has no transform."""
-        return aligned(frame, face)
 
     @torch.inference_mode()
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -38,8 +25,3 @@ class Affect:
             "arousal": values["arousal"].float().cpu().numpy(),
             "expression": np.array(self.network.expressions, object)[values["expression"].argmax(1).cpu().numpy()],
         }
-
-    def compare(self, original: dict[str, Any], anonymized: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Both clips' values side by side."""
-        sides = {"original": original, "anonymized": anonymized}
-        return {f"{value}_{clip}": values[value] for clip, values in sides.items() for value in values}

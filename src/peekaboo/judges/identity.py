@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from peekaboo import gpu, metrics, models
-from peekaboo.judges.landmarks import Face, aligned
+from peekaboo.judges.embedded import CropJudge
+from peekaboo.judges.landmarks import Face
 
 CHIP = 150
 # Room around the face in dlib's chips, as its recognition network was trained with.
@@ -17,22 +18,12 @@ CHIP_PADDING = 0.25
 CHIP_POINTS = (263, 362, 33, 133, 2)
 
 
-class Embedded:
+class Embedded(CropJudge):
     """ArcFace-style embedding of the FFHQ-aligned crop by the project's own network."""
 
     name = "embedded identity"
-    trained_on = "rendered synthetic faces"
-    real_faces = False
     role = "optimises"
     columns = ("identity_cos_optimised",)
-
-    def __init__(self, weights: str | Path, device: torch.device) -> None:
-        self.network, self.device = models.load(weights, device), device
-        self.sha256 = models.checksum(weights)
-
-    def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray | None:
-        """Cut the aligned crop [S, S, 3] uint8; None where the face has no transform."""
-        return aligned(frame, face)
 
     @torch.inference_mode()
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
