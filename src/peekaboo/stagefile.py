@@ -75,6 +75,19 @@ def batches(pairs: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield pairs[start : start + size]
 
 
+def present_latents(latents: h5py.Dataset, track: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Read one track's latents `[N, T, num_ws, w_dim]` in runs of at most `size` frames, without those that are NaN.
+
+    Yields pairs `[b, 2]` of frame and track, and their latents `[b, num_ws, w_dim]`.
+    """
+    every = np.stack([np.arange(len(latents)), np.full(len(latents), track)], 1)
+    for pairs in batches(every, size):
+        rows = gather(latents, pairs)
+        found = np.isfinite(rows[:, 0, 0])
+        if found.any():
+            yield pairs[found], rows[found]
+
+
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write `content` as indented JSON with sorted keys, whole or not at all. Raises ValueError on NaN or infinity."""
     with replacing(path) as partial:

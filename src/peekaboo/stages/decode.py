@@ -15,17 +15,12 @@ def decode_track(
 ) -> None:
     """Draw one track's latents into `crops` `[N, T, S, S, 3]` and mark them in `decoded` `[N, T]`."""
     device = generator.mapping.w_avg.device
-    every = np.stack([np.arange(len(latents)), np.full(len(latents), track)], 1)
-    for pairs in stagefile.batches(every, batch):
-        rows = stagefile.gather(latents, pairs)
-        found = np.isfinite(rows[:, 0, 0])
-        if not found.any():
-            continue
+    for pairs, rows in stagefile.present_latents(latents, track, batch):
         with torch.inference_mode():
-            images = generator.synthesis(torch.from_numpy(rows[found]).to(device))
+            images = generator.synthesis(torch.from_numpy(rows).to(device))
         finite = images.isfinite().flatten(1).all(1).cpu().numpy()
         # A picture that is not finite is not released: compose covers that face instead.
-        drawn = pairs[found][finite]
+        drawn = pairs[finite]
         stagefile.scatter(crops, drawn, gpu.to_crops(images)[finite])
         decoded[drawn[:, 0], track] = True
 

@@ -25,17 +25,12 @@ def traverse_track(
     """Edit one track's latents; returns the mean identity score before and after."""
     retained = [scorers[name] for name in RETAINED]
     before, after = [], []
-    every = np.stack([np.arange(len(latents)), np.full(len(latents), track)], 1)
-    for pairs in stagefile.batches(every, 256):
-        rows = stagefile.gather(latents, pairs)
-        found = np.isfinite(rows[:, 0, 0])
-        if not found.any():
-            continue
-        flat = rows[found].reshape(found.sum(), -1)
+    for pairs, rows in stagefile.present_latents(latents, track, 256):
+        flat = rows.reshape(len(rows), -1)
         moved = walk(flat, scorers["identity"], retained, settings.top_k, settings.alpha, settings.steps)
         before.append(scorers["identity"](flat))
         after.append(scorers["identity"](moved))
-        stagefile.scatter(edited, pairs[found], moved.reshape(rows[found].shape))
+        stagefile.scatter(edited, pairs, moved.reshape(rows.shape))
     return float(np.concatenate(before).mean()), float(np.concatenate(after).mean())
 
 
