@@ -2,10 +2,12 @@
 NVlabs/stylegan3).
 
 The state_dict layout and the numbers are those of the official networks. What differs is how the filtered leaky ReLU is
-computed: each filter becomes a banded matrix along each axis, so that resampling is two matrix products.
+computed: each filter becomes a banded matrix along each axis, so that resampling is two matrix products; on a CPU a
+compiled loop over their bands (banded.py).
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -166,15 +168,28 @@ def downsampling_matrix(f: np.ndarray, down: int, in_size: int) -> np.ndarray:
     return matrix
 
 
-def resampling(
-    up_filter: Tensor, down_filter: Tensor, up: int, down: int, in_size: int, padding: tuple[int, int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn a layer's filters into matrices: upsampling `[mid, in]`, rows and columns of downsampling `[rank, out,
-    mid]`.
+@dataclass(frozen=True)
+class Resampling:
+    """One layer's filters as matrices; rank is 1 for a separable down filter, at most taps / 2 for a radial one."""
 
-    Rank is 1 for a separable down filter `[taps]`; a radial one `[taps, taps]` is the sum of at most taps / 2
-    separable ones.
-    """
+    up: Tensor  # [mid, in]
+    rows: Tensor  # [rank, out, mid]
+    columns: Tensor  # [rank, out, mid]
+    bands: tuple[np.ndarray, ...] | None  # of up, down and both transposed, see banded.bands; on a CPU,
+    # with rank 1 and at most 32 bits
+
+
+def resampling(
+    up_filter: Tensor,
+    down_filter: Tensor,
+    up: int,
+    down: int,
+    in_size: int,
+    padding: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Resampling:
+    """Turn a layer's filters, separable `[taps]` or radial `[taps, taps]`, into matrices for planes `[in, in]`."""
     up_matrix = upsampling_matrix(up_filter.double().cpu().numpy(), up, in_size, padding)
     taps = down_filter.double().cpu().numpy()
     if taps.ndim == 1:
@@ -185,64 +200,59 @@ def resampling(
         rows, columns = (u * s)[:, kept].T, vt[kept]
     mid = len(up_matrix)
     down_rows, down_columns = (np.stack([downsampling_matrix(f, down, mid) for f in fs]) for fs in (rows, columns))
-    return torch.from_numpy(up_matrix), torch.from_numpy(down_rows), torch.from_numpy(down_columns)
+    bands = None
+    if device.type == "cpu" and taps.ndim == 1 and dtype != torch.float64:
+        # Compiled for CPUs alone, so that a card's environment needs no compiler.
+        from peekaboo.nets import banded
+
+        matrices = (up_matrix, down_rows[0], up_matrix.T, down_rows[0].T)
+        bands = tuple(part for matrix in matrices for part in banded.bands(matrix))
+    dense = (torch.from_numpy(m).to(device, dtype) for m in (up_matrix, down_rows, down_columns))
+    return Resampling(*dense, bands)
 
 
 class _FilteredLeakyReLU(torch.autograd.Function):
-    """Upsample, leaky ReLU, clamp, downsample, in chunks of channel planes that stay in the cache; nothing is kept
-    but x.
-    """
+    """Upsample, leaky ReLU, clamp, downsample planes `[N, H, H]`; nothing is kept but x."""
 
     @staticmethod
-    def _activated(x: Tensor, up: Tensor) -> Tensor:
-        return up @ (x @ up.mT)
-
-    @staticmethod
-    def forward(ctx, x, up, rows, columns, slope, clamp, planes):
+    def forward(ctx, x, up, rows, columns, slope, clamp):
         ctx.save_for_backward(x, up, rows, columns)
-        ctx.slope, ctx.clamp, ctx.planes = slope, clamp, planes
-        out = x.new_empty(len(x), rows.shape[1], columns.shape[1])
-        for i in range(0, len(x), planes):
-            y = F.leaky_relu_(_FilteredLeakyReLU._activated(x[i : i + planes], up), slope).clamp_(-clamp, clamp)
-            out[i : i + planes] = sum(row @ (y @ column.mT) for row, column in zip(rows, columns, strict=True))
-        return out
+        ctx.slope, ctx.clamp = slope, clamp
+        y = F.leaky_relu_(up @ (x @ up.mT), slope).clamp_(-clamp, clamp)
+        return sum(row @ (y @ column.mT) for row, column in zip(rows, columns, strict=True))
 
     @staticmethod
     def backward(ctx, grad):
         x, up, rows, columns = ctx.saved_tensors
-        out = torch.empty_like(x)
-        for i in range(0, len(x), ctx.planes):
-            y = _FilteredLeakyReLU._activated(x[i : i + ctx.planes], up)
-            g = grad[i : i + ctx.planes]
-            g = sum(row.mT @ (g @ column) for row, column in zip(rows, columns, strict=True))
-            g = torch.ops.aten.hardtanh_backward(g, y, -ctx.clamp / ctx.slope, ctx.clamp)
-            g = torch.ops.aten.leaky_relu_backward(g, y, ctx.slope, False)
-            out[i : i + ctx.planes] = (up.mT @ g) @ up
-        return out, None, None, None, None, None, None
+        g = sum(row.mT @ (grad @ column) for row, column in zip(rows, columns, strict=True))
+        y = up @ (x @ up.mT)
+        g = torch.ops.aten.hardtanh_backward(g, y, -ctx.clamp / ctx.slope, ctx.clamp)
+        g = torch.ops.aten.leaky_relu_backward(g, y, ctx.slope, False)
+        return (up.mT @ g) @ up, None, None, None, None, None
 
 
 def filtered_leaky_relu(
-    x: Tensor,
-    matrices: tuple[Tensor, Tensor, Tensor],
-    gain: float = math.sqrt(2),
-    slope: float = 0.2,
-    clamp: float = 256.0,
+    x: Tensor, filters: Resampling, gain: float = math.sqrt(2), slope: float = 0.2, clamp: float = 256.0
 ) -> Tensor:
     """Upsample `[B, C, H, H]`, apply leaky ReLU times gain and clamp, downsample (paper, section 3.2).
 
-    Same numbers as inserting zeros, padding both axes, convolving, activating, convolving and striding. `matrices`
-    are those
-    of `resampling`, on the device and in the type of `x`.
+    Same numbers as inserting zeros, padding both axes, convolving, activating, convolving and striding. `filters` are
+    those of `resampling`, on the device and in the type of `x`.
     """
-    up, rows, columns = matrices
     batch, channels, height, width = x.shape
-    if height != up.shape[1] or width != up.shape[1]:
-        raise ValueError(f"expected feature maps of {up.shape[1]} x {up.shape[1]}, found {height} x {width}")
-    # A MiB of activations stays in a CPU core's L2 cache; a GPU wants everything at once.
-    on_cpu = x.device.type == "cpu"
-    planes = max(1, (1 << 20) // (len(up) ** 2 * x.element_size())) if on_cpu else batch * channels
-    # A clamp after the gain is a clamp before it at clamp / gain; the gain itself goes into the small matrix.
-    out = _FilteredLeakyReLU.apply(x.reshape(-1, height, width), up, rows * gain, columns, slope, clamp / gain, planes)
+    if height != filters.up.shape[1] or width != filters.up.shape[1]:
+        raise ValueError(
+            f"expected feature maps of {filters.up.shape[1]} x {filters.up.shape[1]}, found {height} x {width}"
+        )
+    planes = x.reshape(-1, height, width)
+    if filters.bands is not None:
+        from peekaboo.nets import banded
+
+        out = banded.FilteredLeakyReLU.apply(planes, filters.bands, gain, slope, clamp)
+    else:
+        # A clamp after the gain is a clamp before it at clamp / gain; the gain itself goes into the small matrix.
+        rows = filters.rows * gain
+        out = _FilteredLeakyReLU.apply(planes, filters.up, rows, filters.columns, slope, clamp / gain)
     return out.view(batch, channels, *out.shape[1:])
 
 
@@ -306,19 +316,19 @@ class SynthesisLayer(nn.Module):
         total = (out_size - 1) * self.down + 1 - (in_size + kernel - 1) * self.up + up_taps + down_taps - 2
         low = (total + self.up) // 2
         self.in_size, self.padding = in_size + kernel - 1, (low, total - low)
-        self._matrices: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+        self._filters: dict[tuple[torch.dtype, torch.device], Resampling] = {}
 
     def _load_from_state_dict(self, *args) -> None:
         super()._load_from_state_dict(*args)
-        self._matrices.clear()
+        self._filters.clear()
 
-    def matrices(self, x: Tensor) -> tuple[Tensor, ...]:
+    def filters(self, x: Tensor) -> Resampling:
         """The layer's resampling matrices on the device and in the type of `x`, made once."""
         key = (x.dtype, x.device)
-        if key not in self._matrices:
-            made = resampling(self.up_filter, self.down_filter, self.up, self.down, self.in_size, self.padding)
-            self._matrices[key] = tuple(m.to(x.device, x.dtype) for m in made)
-        return self._matrices[key]
+        if key not in self._filters:
+            taps = (self.up_filter, self.down_filter, self.up, self.down, self.in_size, self.padding)
+            self._filters[key] = resampling(*taps, x.device, x.dtype)
+        return self._filters[key]
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Map feature maps `[B, in, in_size, in_size]` and `[B, w_dim]` to `[B, out, out_size, out_size]`."""
@@ -332,7 +342,7 @@ class SynthesisLayer(nn.Module):
         x = x + self.bias.to(x.dtype)[:, None, None]
         if self.is_torgb:
             return x.clamp(-self.conv_clamp, self.conv_clamp)
-        return filtered_leaky_relu(x, self.matrices(x), clamp=self.conv_clamp)
+        return filtered_leaky_relu(x, self.filters(x), clamp=self.conv_clamp)
 
 
 class SynthesisNetwork(nn.Module):
