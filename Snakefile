@@ -30,7 +30,7 @@ shell.prefix(
 
 
 wildcard_constraints:
-    clip="|".join(CLIPS),
+    clip="|".join([*CLIPS, *RENDERED]),
     method="|".join(ALL_METHODS),
 
 
@@ -46,6 +46,9 @@ include: "rules/compose.smk"
 include: "rules/measure.smk"
 include: "rules/report.smk"
 include: "rules/train.smk"
+include: "rules/synth.smk"
+include: "rules/benchmark.smk"
+include: "rules/chain.smk"
 
 
 rule all:

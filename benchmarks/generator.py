@@ -1,9 +1,10 @@
 """Which way to compute the generator on a CPU: forward and backward time per picture, as ratios to the fastest.
 
-Run `python benchmarks/generator.py [--resolution 64]`; it prints a table and what `peekaboo.gpu.precision` should say.
+Run `python benchmarks/generator.py [--resolution 128]`; it prints a table and what `peekaboo.gpu.precision` should say.
 """
 
 import argparse
+import dataclasses
 import statistics
 import sys
 import time
@@ -37,28 +38,32 @@ def seconds(generator, dtype, batch, repeats):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--resolution", type=int, default=64)
+    parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     gpu.keep_freed_memory()
     torch.manual_seed(0)
-    sizes = {"channel_base": 32 * args.resolution, "channel_max": 128, "num_layers": 8}
-    generator = stylegan3.Generator(96, 128, args.resolution, **sizes)
-    banded = stylegan3.filtered_leaky_relu
+    sizes = {"channel_base": 2048, "channel_max": 128, "num_layers": 10}
+    generator = stylegan3.Generator(96, 512, args.resolution, **sizes)
     found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        found["banded matrix products", dtype] = seconds(generator, dtype, args.batch, args.repeats)
-    layers = {id(layer): layer for layer in generator.synthesis.children() if hasattr(layer, "up_filter")}
+    compiled = stylegan3.filtered_leaky_relu
+    layers = [layer for layer in generator.synthesis.children() if hasattr(layer, "up_filter")]
+    ways = {
+        "compiled loop over bands": compiled,
+        "matrix products": lambda x, filters, **kwargs: compiled(x, dataclasses.replace(filters, bands=None), **kwargs),
+        # A layer hands its own filters over, by which it is found again.
+        "zero-insert, pad, convolve": lambda x, filters, **_: by_convolution(
+            next(layer for layer in layers if layer.filters(x) is filters), x
+        ),
+    }
     try:
-        # A layer hands its own matrices over, by which it is found again.
-        stylegan3.filtered_leaky_relu = lambda x, matrices, **_: by_convolution(
-            next(v for v in layers.values() if v.matrices(x) is matrices), x
-        )
-        for dtype in (torch.float32, torch.bfloat16):
-            found["zero-insert, pad, convolve", dtype] = seconds(generator, dtype, args.batch, args.repeats)
+        for name, way in ways.items():
+            stylegan3.filtered_leaky_relu = way
+            for dtype in (torch.float32, torch.bfloat16):
+                found[name, dtype] = seconds(generator, dtype, args.batch, args.repeats)
     finally:
-        stylegan3.filtered_leaky_relu = banded
+        stylegan3.filtered_leaky_relu = compiled
     best = min(found, key=found.get)
     print(f"{args.resolution} px, batch {args.batch}, {torch.get_num_threads()} threads, forward and backward")
     for (way, dtype), value in sorted(found.items(), key=lambda item: item[1]):

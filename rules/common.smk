@@ -23,8 +23,11 @@ SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 # FFmpeg's names of their formats: play lists and the like, which could open other files, are not read.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm"
 ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+# Clips that the workflow renders itself: the chain is benchmarked on these, its settings are chosen on those.
+BENCHMARK_IDS = tuple(f"synth-{number:02}" for number in range(1, 21))
+SWEEP_IDS = tuple(f"sweep-{number}" for number in range(1, 4))
 # results/report/ is the report's folder.
-RESERVED_IDS = ("report",)
+RESERVED_IDS = ("report", *BENCHMARK_IDS, *SWEEP_IDS)
 # Stage whose latents a method decodes, and the methods that decode them with the clip's own generator.
 LATENTS = {"pti_traversal": "traverse", "pti": "invert", "traversal": "traverse"}
 TUNED = ("pti_traversal", "pti")
@@ -51,8 +54,13 @@ COSTS = {
 }
 # Where the container doesn't tell: a low bit rate, so that a clip is taken for too long rather than too short.
 BYTES_PER_FRAME = 4000
+# Frames of the longest rendered clip, for those that are yet to be rendered.
+RENDERED_FRAMES = 320
 
 Clip = namedtuple("Clip", "path audio")
+RENDERED = {
+    clip: Clip(f"synthetic/{clip}.mp4", "drop") for clip in (*BENCHMARK_IDS, *SWEEP_IDS)
+}
 
 
 def check_config(config, schema):
@@ -129,7 +137,8 @@ def read_clips(source, audio):
             )
         elif clip.casefold() in RESERVED_IDS:
             problems.append(
-                f"{path}: the id {clip!r} is taken by results/{clip.casefold()}/; use another"
+                f"{path}: the id {clip!r} is taken by results/{clip.casefold()}/; "
+                + ("rename the file" if source.is_dir() else "change the id")
             )
         # Folders that differ in case alone are one folder on some file systems.
         elif clip.casefold() in seen:
@@ -288,9 +297,14 @@ def clip_header(path):
     return math.ceil(os.path.getsize(path) / BYTES_PER_FRAME), sound
 
 
+def known(clips, clip):
+    """One of the user's clips, or of those that the workflow renders itself."""
+    return clips[clip] if clip in clips else RENDERED[clip]
+
+
 def clip_frames(clip):
-    """About how many frames a clip has."""
-    return clip_header(clip.path)[0]
+    """About how many frames a clip has; of one that is yet to be rendered, how many it has at the most."""
+    return clip_header(clip.path)[0] if os.path.exists(clip.path) else RENDERED_FRAMES
 
 
 def minutes(stage, clips):
@@ -298,9 +312,8 @@ def minutes(stage, clips):
 
     def runtime(wildcards, attempt):
         base, seconds, _, _ = COSTS[stage]
-        return math.ceil(
-            (base + seconds * clip_frames(clips[wildcards.clip]) / 60) * attempt
-        )
+        frames = clip_frames(known(clips, wildcards.clip))
+        return math.ceil((base + seconds * frames / 60) * attempt)
 
     return runtime
 
@@ -310,9 +323,8 @@ def memory(stage, clips):
 
     def mem_mb(wildcards, attempt):
         _, _, base, per_frame = COSTS[stage]
-        return math.ceil(
-            (base + per_frame * clip_frames(clips[wildcards.clip])) * attempt
-        )
+        frames = clip_frames(known(clips, wildcards.clip))
+        return math.ceil((base + per_frame * frames) * attempt)
 
     return mem_mb
 
@@ -356,7 +368,12 @@ def outcome(clip, methods, checkpoints):
 
 def original(clips):
     """Function that gives the path of a clip's source."""
-    return lambda wildcards: clips[wildcards.clip].path
+    return lambda wildcards: known(clips, wildcards.clip).path
+
+
+def if_there(path):
+    """A file that a rule reads where there is one, else nothing."""
+    return [path] if os.path.exists(path) else []
 
 
 def latents(wildcards):
@@ -403,7 +420,7 @@ def sound(clips):
     """Function that gives compose's option for the sound of a clip, if it has any and is to keep it."""
 
     def audio(wildcards):
-        clip = clips[wildcards.clip]
+        clip = known(clips, wildcards.clip)
         return (
             f"--audio results/{wildcards.clip}/source"
             if clip.audio == "copy" and clip_header(clip.path)[1]
@@ -442,16 +459,22 @@ def closing(clips, methods):
         for clip in clips
         if (path := Path("results", clip, "withheld.json")).is_file()
     }
-    lines = [
-        f"  results/{clip}/{method}/anonymized.mp4"
+    videos = [
+        f"results/{clip}/{method}/anonymized.mp4"
         for clip in clips
-        if clip not in withheld
         for method in methods
     ]
-    lines = ["Anonymised clips:", *lines] if lines else []
+    # What was asked for may be one stage, one method or a benchmark: only what is there is named.
+    videos = [f"  {path}" for path in videos if os.path.exists(path)]
+    lines = ["Anonymised clips:", *videos] if videos else []
     if withheld:
         lines += [f"Withheld, {len(withheld)} of {len(clips)} clips:"]
         lines += [f"  {clip}: {reason}" for clip, reason in withheld.items()]
-    return "\n".join(
-        [*lines, "Table:  results/table.tsv", "Report: results/report/index.html"]
-    )
+    pages = {
+        "Table": "results/table.tsv",
+        "Report": "results/report/index.html",
+    }
+    lines += [
+        f"{name + ':':7} {path}" for name, path in pages.items() if os.path.exists(path)
+    ]
+    return "\n".join(lines)

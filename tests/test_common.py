@@ -147,7 +147,9 @@ def test_list_of_a_spreadsheet_program_is_read(tmp_path):
         ("id\tpath\n-one\ta.mp4\n", "the id '-one' is not made of"),
         ("id\tpath\n\ta.mp4\n", "the id '' is not made of"),
         (f"id\tpath\n{'x' * 65}\ta.mp4\n", "is not made of 1 to 64"),
-        ("id\tpath\nReport\ta.mp4\n", "the id 'Report' is taken by results/report/"),
+        ("id\tpath\nReport\ta.mp4\n", "the id 'Report' is taken by results/report/; change the id"),
+        ("id\tpath\nSynth-07\ta.mp4\n", "the id 'Synth-07' is taken by results/synth-07/; change the id"),
+        ("id\tpath\nsweep-3\ta.mp4\n", "the id 'sweep-3' is taken by results/sweep-3/; change the id"),
         ("id\tpath\taudio\none\ta.mp4\tyes\n", "audio 'yes' of clip one; expected drop, copy or nothing"),
     ],
 )
@@ -162,12 +164,13 @@ def test_bad_folders_are_explained(tmp_path):
         common.read_clips(tmp_path / "gone", "drop")
     with pytest.raises(WorkflowError, match=r"no video in the folder .* expected files ending in \.mp4"):
         common.read_clips(tmp_path, "drop")
-    for name in ("a.mp4", "a.mov", "b c.mp4"):
+    for name in ("a.mp4", "a.mov", "b c.mp4", "synth-01.mp4"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(WorkflowError) as caught:
         common.read_clips(tmp_path, "drop")
     message = str(caught.value)
-    assert "2 of 3 clips" in message and "rename the file" in message
+    assert "3 of 4 clips" in message and "rename the file" in message
+    assert "the id 'synth-01' is taken by results/synth-01/; rename the file" in message
     assert f"{tmp_path / 'a.mp4'}: the id 'a' is also that of {tmp_path / 'a.mov'}" in message
 
 
@@ -285,6 +288,19 @@ def test_resources_grow_with_the_clip_and_the_attempt(tmp_path, stage):
         assert function(Wildcards("short"), attempt=2) == pytest.approx(2 * short, abs=1)
 
 
+def test_rendered_clips_are_known_before_they_are_there(tmp_path, monkeypatch):
+    assert list(common.RENDERED) == [f"synth-{n:02}" for n in range(1, 21)] + ["sweep-1", "sweep-2", "sweep-3"]
+    assert common.original({})(Wildcards("synth-20")) == "synthetic/synth-20.mp4"
+    assert common.sound({})(Wildcards("sweep-1")) == ""
+    monkeypatch.chdir(tmp_path)
+    functions = common.minutes("tune", {}), common.memory("tune", {})
+    before = [function(Wildcards("synth-01"), attempt=1) for function in functions]
+    Path("synthetic").mkdir()
+    Path("synthetic", "synth-01.mp4").write_bytes(DEMO.read_bytes())
+    after = [function(Wildcards("synth-01"), attempt=1) for function in functions]
+    assert all(b > a > 0 for b, a in zip(before, after, strict=True))
+
+
 # What rules ask for
 
 
@@ -333,10 +349,25 @@ def test_the_closing_words_name_results_and_withheld_clips(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results" / "b").mkdir(parents=True)
     (tmp_path / "results" / "b" / "withheld.json").write_text('{"clip": "b", "reason": "no face was found"}')
-    words = common.closing(["a", "b"], ["blur"])
+    for path in ("a/blur/anonymized.mp4", "table.tsv", "report/index.html"):
+        (tmp_path / "results" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / path).touch()
+    words = common.closing(["a", "b"], ["blur", "mask"])
     assert "results/a/blur/anonymized.mp4" in words and "results/b/blur" not in words
     assert "Withheld, 1 of 2 clips:\n  b: no face was found" in words
     assert words.endswith("results/report/index.html")
+
+
+def test_the_closing_words_name_nothing_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert common.closing(["a"], ["blur"]) == ""
+
+
+def test_a_file_is_asked_for_where_there_is_one(tmp_path):
+    path = tmp_path / "a.json"
+    assert common.if_there(path) == []
+    path.touch()
+    assert common.if_there(path) == [path]
 
 
 def test_training_of_a_network_waits_for_those_it_reads():

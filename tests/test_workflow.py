@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 HOME = Path(__file__).parents[1]
-GPU_RULES = {"invert", "tune", "score", "decode", "measure"}
+GPU_RULES = {"invert", "tune", "score", "decode", "measure", "sweep"}
 
 
 def snakemake(folder, *options, home=HOME, **config):
@@ -95,6 +95,56 @@ def test_stages_know_the_options_that_the_rules_give_them(folder, capsys):
             importlib.import_module(module).main(["--help"])
         known = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
         assert set(re.findall(r"(?<=\s)--[a-z0-9-]+", options)) <= known, module
+
+
+def write_rendered(folder):
+    """Stand-ins for the rendered clips and their truth; nothing is left for the rules that make them."""
+    (folder / "synthetic").mkdir()
+    for name in [f"synth-{n:02}" for n in range(1, 21)] + ["sweep-1", "sweep-2", "sweep-3"]:
+        for suffix in ("mp4", "npz"):
+            (folder / "synthetic" / f"{name}.{suffix}").write_text("made up")
+
+
+@pytest.mark.parametrize(
+    ("target", "counts"),
+    [
+        ("results/sweep-1/pti/decode.h5", {"source": 1, "extract": 1, "invert": 1, "tune": 1, "decode": 1}),
+        ("sweep", {"source": 3, "extract": 3, "invert": 3, "tune": 3, "sweep": 1}),
+        ("benchmark_synthetic", {"source": 20, "extract": 20, "benchmark_synthetic": 1}),
+    ],
+)
+def test_rendered_clips_are_known_to_the_workflow(folder, target, counts):
+    write_rendered(folder)
+    code, output = snakemake(folder, "-n", target, clips="clips")
+    assert code == 0, output
+    found = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+    assert {name: found[name] for name in counts} == counts and found["total"] == sum(counts.values())
+
+
+def test_rendered_clips_are_not_the_users(folder):
+    write_rendered(folder)
+    code, output = snakemake(folder, "-n", clips="clips")
+    assert code == 0, output
+    assert "synth-" not in output and "sweep" not in output
+    code, output = snakemake(folder, "-n", clips="synthetic")
+    assert code != 0 and "the id 'synth-01' is taken by results/synth-01/; rename the file" in output
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_sweep_knows_its_options_and_takes_the_rendered_threshold_where_there_is_one(folder, capsys, known):
+    write_rendered(folder)
+    if known:
+        (folder / "benchmark").mkdir()
+        (folder / "benchmark" / "embedded.json").write_text("{}")
+    # The stages before it are left out, and the networks' benchmark, which would make its file anew.
+    code, output = snakemake(folder, "-n", "-p", "sweep", "--allowed-rules", "sweep", clips="clips")
+    assert code == 0, output
+    (command,) = re.findall(r"python -m peekaboo\.synth\.chain sweep(.*?) 2>&1", output, re.DOTALL)
+    options = set(re.findall(r"(?<=\s)--[a-z0-9-]+", command))
+    with pytest.raises(SystemExit):
+        importlib.import_module("peekaboo.synth.chain").main(["sweep", "--help"])
+    assert options <= set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+    assert ("--embedded" in options) == known
 
 
 def test_requirements_and_the_conda_environment_agree():

@@ -1,11 +1,13 @@
-"""Small residual networks over aligned 64 px crops: the ReStyle encoder, the identity and attribute judges,
-perceptual features.
+"""Small residual networks over aligned crops: the ReStyle encoder, the identity and attribute judges, perceptual
+features.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Share of an FFHQ-aligned crop's side that holds the face from brows to chin.
+INNER = 0.625
 EXPRESSIONS = ("neutral", "smile", "cry", "distress", "surprise", "yawn", "open_mouth")
 
 
@@ -27,7 +29,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualTrunk(nn.Module):
-    """A stem and one halving block per width; the last feature map has side 64 / 2 ** len(widths)."""
+    """A stem and one halving block per width; the last feature map has side S / 2 ** len(widths)."""
 
     def __init__(self, in_channels: int, widths: list[int]) -> None:
         super().__init__()
@@ -36,7 +38,7 @@ class ResidualTrunk(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(i, o, 2) for i, o in pairs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map images `[B, C, 64, 64]` to the feature maps of every block."""
+        """Map images `[B, C, S, S]` to the feature maps of every block."""
         x, features = F.relu(self.stem(x)), []
         for block in self.blocks:
             x = block(x)
@@ -53,6 +55,13 @@ def resized(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] % size == 0:
         return F.adaptive_avg_pool2d(images, size)
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def inner_face(images: Tensor, size: int, inner: int) -> Tensor:
+    """Cut `[B, C, inner, inner]` out of FFHQ-aligned crops `[B, C, S, S]` brought to `size`, around nose and mouth."""
+    # FFHQ's alignment puts the eyes at 47 % and the mouth at 75 % of the height.
+    top, left = min(round(0.625 * size) - inner // 2, size - inner), (size - inner) // 2
+    return resized(images, size)[..., top : top + inner, left : left + inner]
 
 
 class Head(nn.Module):
@@ -90,16 +99,16 @@ class RestyleEncoder(nn.Module):
 class FaceEmbedder(nn.Module):
     """Identity embedding of an FFHQ-aligned crop, for the ArcFace loss (Deng et al. 2019)."""
 
-    def __init__(self, widths: list[int], dimensions: int = 128, size: int = 64) -> None:
+    def __init__(self, widths: list[int], dimensions: int = 128, size: int = 64, inner: int = 64) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.inner = size, inner
         self.trunk = ResidualTrunk(3, widths)
-        self.head = Head(widths[-1], size >> len(widths), 64, dimensions)
+        self.head = Head(widths[-1], inner >> len(widths), 64, dimensions)
         self.norm = nn.BatchNorm1d(dimensions)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map RGB images `[B, 3, S, S]` in [-1, 1] to unit embeddings `[B, dimensions]`."""
-        return F.normalize(self.norm(self.head(self.trunk(resized(images, self.size))[-1])))
+        return F.normalize(self.norm(self.head(self.trunk(inner_face(images, self.size, self.inner))[-1])))
 
 
 class FaceAttributes(nn.Module):
@@ -107,11 +116,11 @@ class FaceAttributes(nn.Module):
 
     expressions = EXPRESSIONS
 
-    def __init__(self, widths: list[int], size: int = 64) -> None:
+    def __init__(self, widths: list[int], size: int = 64, inner: int = 64) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.inner = size, inner
         self.trunk = ResidualTrunk(3, widths)
-        self.head = Head(widths[-1], size >> len(widths), 64, 4 + len(EXPRESSIONS))
+        self.head = Head(widths[-1], inner >> len(widths), 64, 4 + len(EXPRESSIONS))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Read RGB images `[B, 3, S, S]` in [-1, 1].
@@ -119,7 +128,7 @@ class FaceAttributes(nn.Module):
         Returns valence and arousal `[B]` in [-1, 1], age `[B]` in 0 (newborn) to 1 (adult), sex `[B]` as the logit of
         male, expression `[B, 7]` as logits in the order of `expressions`.
         """
-        y = self.head(self.trunk(resized(images, self.size))[-1])
+        y = self.head(self.trunk(inner_face(images, self.size, self.inner))[-1])
         return {
             "valence": y[:, 0].tanh(),
             "arousal": y[:, 1].tanh(),
@@ -134,20 +143,27 @@ class PerceptualFeatures(nn.Module):
 
     def __init__(self, widths: list[int], parameters: int, size: int = 64) -> None:
         super().__init__()
+        self.size = size
         self.trunk = ResidualTrunk(3, widths)
         self.head = Head(widths[-1], size >> len(widths), 128, parameters)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map RGB images `[B, 3, 64, 64]` in [-1, 1] to the parameters `[B, parameters]` that they were rendered
-        from.
-        """
-        return self.head(self.trunk(images)[-1])
+        """Map RGB images `[B, 3, S, S]` in [-1, 1] to the parameters `[B, parameters]` that they were rendered from."""
+        return self.head(self.trunk(resized(images, self.size))[-1])
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        """Perceptual distance `[B]` of images `[B, 3, S, S]` in [-1, 1].
+        """Perceptual distance `[B]` of FFHQ-aligned images `[B, 3, S, S]` in [-1, 1].
 
-        Squared difference of channel-normalised features, summed over channels, averaged over places and blocks.
+        Squared difference of channel-normalised features, summed over channels, averaged over places and blocks; of
+        the whole pictures and, where they are larger than the network's, of the inner face in full resolution too.
         """
-        pairs = zip(self.trunk(first), self.trunk(second), strict=True)
-        terms = [(F.normalize(a) - F.normalize(b)).square().sum(1).mean([1, 2]) for a, b in pairs]
+        side = first.shape[-1]
+        views = [(resized(first, self.size), resized(second, self.size))]
+        if side > self.size:
+            views.append(tuple(inner_face(images, side, round(INNER * side)) for images in (first, second)))
+        terms = [
+            (F.normalize(a) - F.normalize(b)).square().sum(1).mean([1, 2])
+            for pair in views
+            for a, b in zip(*(self.trunk(images) for images in pair), strict=True)
+        ]
         return torch.stack(terms).mean(0)

@@ -334,7 +334,8 @@ class SynthesisLayer(nn.Module):
         """Map feature maps `[B, in, in_size, in_size]` and `[B, w_dim]` to `[B, out, out_size, out_size]`."""
         if self.training:
             with torch.no_grad():
-                self.magnitude_ema.copy_(x.float().square().mean().lerp(self.magnitude_ema, self.magnitude_ema_beta))
+                mean_square = torch.linalg.vector_norm(x, dtype=torch.float32).square() / x.numel()
+                self.magnitude_ema.copy_(mean_square.lerp(self.magnitude_ema, self.magnitude_ema_beta))
         styles = self.affine(w)
         if self.is_torgb:
             styles = styles / math.sqrt(self.weight[0].numel())
@@ -370,7 +371,7 @@ class SynthesisNetwork(nn.Module):
         magnitude_ema_beta: float = 0.999,
     ) -> None:
         super().__init__()
-        self.num_ws, self.output_scale = num_layers + 2, output_scale
+        self.num_ws, self.margin_size, self.output_scale = num_layers + 2, margin_size, output_scale
         last_cutoff = img_resolution / 2
         exponents = np.minimum(np.arange(num_layers + 1) / (num_layers - num_critical), 1)
         cutoffs = first_cutoff * (last_cutoff / first_cutoff) ** exponents

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peekaboo import gpu, models, stagefile
-from peekaboo.latent.scorers import Scorer, fit
+from peekaboo.latent.scorers import fit
 
 TRUNCATION = 0.7  # of the random latents
 FEWEST = 10  # latents of a track
@@ -47,15 +47,15 @@ def same_identity(cosines: Tensor, pivots: int, threshold: float) -> Tensor:
     return cosines >= min(max(threshold, random), own)
 
 
-def score_track(
+def labelled(
     pivots: Tensor,
     generator: nn.Module,
     identity: nn.Module,
     affect: nn.Module,
     settings: argparse.Namespace,
     seed: int,
-) -> dict[str, Scorer]:
-    """Fit the scorers of one track from its latents `[n, num_ws, w_dim]` and random ones.
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One track's latents `[n, num_ws, w_dim]` and random ones, flattened `[M, D]`, and their labels `[M]` by name.
 
     Identity: same where the cosine to the clip's mean embedding reaches the threshold. The others split the random
     latents
@@ -64,14 +64,13 @@ def score_track(
     latents = torch.cat([pivots, random_latents(generator, settings.samples, seed)])
     embeddings, attributes = judged(latents, generator, identity, affect, settings.batch)
     mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
-    flat = latents.flatten(1).cpu().numpy()
     labels = {
         "identity": same_identity(embeddings @ mean, len(pivots), settings.threshold),
         "emotion": attributes["valence"] > attributes["valence"].median(),
         "age": attributes["age"] > attributes["age"].median(),
         "sex": attributes["sex"] > attributes["sex"].median(),
     }
-    return {name: fit(flat, label.cpu().numpy(), settings.weight_decay, seed) for name, label in labels.items()}
+    return latents.flatten(1).cpu().numpy(), {name: label.cpu().numpy() for name, label in labels.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -108,7 +107,9 @@ def main(argv: list[str] | None = None) -> None:
             models.tune(generator, parameters)
             pairs = clip_samples(latents["latents"], track, args.clip_samples)
             pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
-            scorers = score_track(pivots, generator, identity, affect, args, args.seed + track)
+            seed = args.seed + track
+            flat, labels = labelled(pivots, generator, identity, affect, args, seed)
+            scorers = {attribute: fit(flat, label, args.weight_decay, seed) for attribute, label in labels.items()}
             for attribute, scorer in scorers.items():
                 group = file.create_group(f"{name}/{attribute}")
                 group["weight"] = scorer.weight

@@ -1,43 +1,111 @@
-"""Scripted clips, with ground truth, of a rendered infant who smiles, cries, looks away and is briefly hidden."""
+"""Scripted clips, with ground truth, of rendered infants in the manner of the still-face paradigm.
+
+Tronick's paradigm has three episodes: play, in which the infant smiles at a caregiver; a still face, at which it sobers,
+looks away and grows distressed; and a reunion, in which it cries and recovers. Who is filmed, what happens when, what
+comes before the face and how the camera records it all follow from a clip's seed.
+"""
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from peekaboo import media, stagefile
+from peekaboo.synth import capture, render
 from peekaboo.synth import head as heads
-from peekaboo.synth import render
 from peekaboo.synth.head import ACTIONS, PARAMETERS, HeadModel
 
-_OFF, _ON = -2.0, 2.0
 
-# Keys (share of the clip, value); between two keys the value eases from one to the other.
-_EXPRESSION_KEYS = {
-    "smile": [(0.12, _OFF), (0.20, _ON), (0.31, _ON), (0.37, _OFF)],
-    "distress": [(0.33, _OFF), (0.39, 1.4), (0.42, 1.4), (0.47, _OFF)],
-    "cry": [(0.39, _OFF), (0.46, _ON), (0.56, _ON), (0.64, _OFF)],
-    "blink": [
-        *((0.075, _OFF), (0.09, _ON), (0.105, _OFF), (0.64, _OFF), (0.655, _ON), (0.67, _OFF)),
-        *((0.93, _OFF), (0.945, _ON), (0.96, _OFF)),
-    ],
-}
-# In degrees: yaw and pitch of the head, gaze to its left and up.
-_MOTION_KEYS = {
-    "yaw": [
-        *((0.12, 0), (0.2, -6), (0.3, 5), (0.44, -4), (0.56, 3), (0.64, 0)),
-        *((0.72, 34), (0.78, 34), (0.84, 2), (1, 0)),
-    ],
-    "pitch": [(0.12, 0), (0.2, -4), (0.34, 2), (0.46, -5), (0.58, 3), (0.72, 6), (0.78, 6), (0.84, 0)],
-    "left": [(0.2, 0), (0.3, -5), (0.6, 0), (0.66, 20), (0.77, 20), (0.81, -4), (0.86, 0)],
-    "up": [(0.2, 0), (0.3, 3), (0.64, 0), (0.68, -5), (0.77, -5), (0.82, 0)],
-}
-# The hand is before the face between these shares of the clip: 6 frames of 96 on most of it, 2 or 3 more on its rim.
-_HAND_FROM, _HAND_TO = 0.83, 0.92
+@dataclass(frozen=True)
+class Clip:
+    """What a clip is made from."""
+
+    id: str
+    seed: int
+    width: int  # pixels, even
+    height: int
+    rate: Fraction  # frames a second
+    seconds: float
+    bystander: bool = False  # an adult behind the infant, at one side
+    occluders: tuple[str, ...] = ()  # of capture.OCCLUDERS; each comes before the face once
+    background: str = "own"  # "own": that of the parameters; "plain" or "playroom": of `capture`
+    camera: float = 0.0  # strength of blur, noise and compression, 0 none, 1 strong
+
+
+def _clip(name: str, seed: int, size: str, rate: str, seconds: float, **kwargs) -> Clip:
+    width, height = map(int, size.split("x"))
+    return Clip(name, seed, width, height, Fraction(rate), seconds, **kwargs)
+
+
+BENCHMARK = (
+    _clip("synth-01", 1, "256x256", "12", 10),
+    _clip("synth-02", 2, "320x240", "10", 10, background="playroom", camera=0.3),
+    _clip("synth-03", 3, "320x320", "25", 9, background="plain"),
+    _clip("synth-04", 4, "288x288", "12", 10, occluders=("hand",), camera=0.2),
+    _clip("synth-05", 5, "400x304", "10", 10, bystander=True, background="playroom", camera=0.2),
+    _clip("synth-06", 6, "224x224", "15", 9, background="own", camera=0.5),
+    _clip("synth-07", 7, "256x288", "8", 10, occluders=("pacifier",), background="playroom"),
+    _clip("synth-08", 8, "352x288", "12", 10, background="playroom", camera=0.6),
+    _clip("synth-09", 9, "384x288", "12.5", 10, bystander=True, background="plain"),
+    _clip("synth-10", 10, "256x256", "30", 9),
+    _clip("synth-11", 11, "320x256", "10", 10, occluders=("toy", "hand"), background="playroom", camera=0.2),
+    _clip("synth-12", 12, "272x320", "8", 10, background="plain", camera=0.8),
+    _clip("synth-13", 13, "400x400", "8", 10, background="playroom"),
+    _clip("synth-14", 14, "320x240", "15", 9, bystander=True, occluders=("bottle",), background="playroom"),
+    _clip("synth-15", 15, "240x240", "12", 10, camera=1.0),
+    _clip("synth-16", 16, "360x270", "24", 9, bystander=True, background="playroom", camera=0.3),
+    _clip("synth-17", 17, "256x256", "12", 10, occluders=("pacifier",), camera=0.4),
+    _clip("synth-18", 18, "304x304", "10", 10, occluders=("hand", "bottle"), background="plain", camera=0.3),
+    _clip("synth-19", 19, "320x256", "15", 9, bystander=True, background="playroom", camera=0.5),
+    _clip("synth-20", 20, "288x256", "8", 10, occluders=("toy",), background="playroom", camera=0.6),
+)
+# For the choice of settings, apart from the benchmark.
+SWEEP = tuple(_clip(f"sweep-{i}", 100 + i, "256x256", "12", 4) for i in (1, 2, 3))
+SAMPLE = _clip("infant", 3, "256x256", "24", 4)
+CLIPS = {clip.id: clip for clip in (*BENCHMARK, *SWEEP, SAMPLE)}
+
+# The first number of every seed: the identities are not those of the training set, whose seeds are single numbers.
+_HELD_OUT = 20260101
+_INFANT, _SCRIPT, _BYSTANDER, _SCENE = range(4)
+# Entries are drawn nearer to the average than the training set's: what is filmed should be well within it.
+_SPREAD = 0.8
+_ADULTHOOD, _ADULT = (0.02, 0.35), 0.92
+# One standard deviation of the framing entries in `render.frame`: cm to the side and down, share of the size.
+_SHIFT_CM, _SCALE = 1.5, 0.08
+# Height from chin to forehead and width of an infant's head with some room, cm; share of a picture's height for the face.
+_FACE_CM, _HEAD_CM, _FACE_SHARE = 14.0, 19.0, (0.37, 0.47)
+# What an action's entry is when nothing happens, and when it is there in full.
+_OFF, _ON = -0.5, 2.2
+# Where a thing is before it comes and after it went: eye distances below the mouth.
+_AWAY = 5.5
+# A saccade takes this long, in seconds.
+_SACCADE = 0.06
+
+
+class Spell(NamedTuple):
+    """Something that rises from `start` to `top`, stays until `until` and is over at `stop`, in seconds."""
+
+    start: float
+    top: float
+    until: float
+    stop: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens in a clip; angles in degrees, signs as in `head.rotation` and `head.gaze`."""
+
+    expressions: list[tuple[str, float, Spell]] = field(default_factory=list)  # action, entry at the top
+    turns: list[tuple[tuple[float, float, float], Spell]] = field(default_factory=list)  # yaw, pitch, roll at the top
+    # From when on, and where to: to the left and up of straight at the camera, whatever the head does.
+    looks: list[tuple[float, float, float]] = field(default_factory=list)
+    # Thing, place from the mouth in eye distances, turn in radians.
+    hides: list[tuple[str, tuple[float, float], float, Spell]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -50,136 +118,321 @@ class ClipTruth:
     valence: np.ndarray  # float32 [N], -1..1, see `head.affect`
     arousal: np.ndarray  # float32 [N], -1..1
     expression: np.ndarray  # uint8 [N], index into `head.EXPRESSIONS`
-    actions: np.ndarray  # float32 [N, 16], weights of `head.ACTIONS`
+    actions: np.ndarray  # float32 [N, A], weights of `head.ACTIONS`
+    expression_weights: np.ndarray  # float32 [N, S], weights of the face model's shapes
+    expression_names: np.ndarray  # str [S], those shapes: `head.SHAPES`
+    action_units: np.ndarray  # float32 [N, U], 0..1, see `head.action_units`
+    action_unit_names: np.ndarray  # str [U]
     gaze: np.ndarray  # float32 [N, 2], degrees relative to the head: to its left, up
     visibility: np.ndarray  # float32 [N], share of the landmarks' hull that nothing hides
-    identity: np.ndarray  # float32 [60], the parameters of head.IDENTITY
+    identity: np.ndarray  # float32 [I], the parameters of head.IDENTITY
+    age: np.ndarray  # float32 [], 0 newborn .. 1 adult
+    sex: np.ndarray  # uint8 [], 1 for a boy
 
 
-def _eased(share: np.ndarray, keys: list[tuple[float, float]]) -> np.ndarray:
-    """Return the value at each share of the clip, with no speed at the keys."""
-    times, values = np.array(keys, np.float64).T
-    step = np.clip(np.searchsorted(times, share, "right") - 1, 0, len(times) - 2)
-    t = np.clip((share - times[step]) / (times[step + 1] - times[step]), 0, 1)
-    return values[step] + (values[step + 1] - values[step]) * t * t * (3 - 2 * t)
+def _random(clip: Clip, stream: int) -> np.random.Generator:
+    return np.random.default_rng([_HELD_OUT, clip.seed, stream])
 
 
-def script(seed: int, n: int, seconds: float) -> np.ndarray:
-    """Return the parameters [n, P] of a scripted infant: neutral, smile, fuss and cry, look away, hidden, neutral.
+def _eased(t: np.ndarray) -> np.ndarray:
+    """Return 0..1 for t 0..1, with no speed at the ends."""
+    t = np.clip(t, 0, 1)
+    return t * t * (3 - 2 * t)
 
-    The identity, the light and the background follow from the seed; slow sways of the head make the motion natural.
-    """
-    rng = np.random.default_rng(seed)
-    base = 0.7 * heads.sample(rng, 1)[0]
-    base[PARAMETERS["age"]] = -0.4 + 0.4 * base[PARAMETERS["age"]]
-    base[PARAMETERS["expression"]] = 0
-    base[PARAMETERS["rotation"]] = 0
-    base[PARAMETERS["gaze"]] = 0
-    base[PARAMETERS["framing"]] = 0
-    parameters = np.repeat(base[None], n, 0).astype(np.float64)
-    share = np.arange(n) / max(n - 1, 1)
 
+def _level(times: np.ndarray, spell: Spell) -> np.ndarray:
+    """Return how far a spell has risen, 0..1, at times [N]."""
+    start, top, until, stop = spell
+    return _eased((times - start) / (top - start)) - _eased((times - until) / (stop - until))
+
+
+def _slots(rng: np.random.Generator, start: float, stop: float, each: float) -> list[Spell]:
+    """Return spells that follow one another between two times, one in about `each` seconds."""
+    edges = np.linspace(start, stop, max(1, round((stop - start) / each)) + 1)
+    spells = []
+    for begin, length in zip(edges[:-1], np.diff(edges), strict=True):
+        a, b = begin + rng.uniform(0.02, 0.12) * length, begin + rng.uniform(0.6, 0.75) * length
+        spells.append(Spell(a, a + min(0.6, 0.3 * length), b, b + min(0.7, 0.24 * length)))
+    return spells
+
+
+def plan(clip: Clip) -> Plan:
+    """Return what happens in a clip: play, still face and reunion, of another course for each seed."""
+    if clip == SAMPLE:
+        return _SAMPLE_PLAN
+    rng, seconds, made = _random(clip, _SCRIPT), clip.seconds, Plan()
+    still, reunion = seconds * rng.uniform(0.3, 0.4), seconds * rng.uniform(0.62, 0.72)
+    joy, upset = rng.uniform(0.7, 1.0, 2)
+
+    def act(action: str, strength: float, spell: Spell) -> None:
+        made.expressions.append((action, 0.9 + strength * (_ON - 0.9), spell))
+
+    play = _slots(rng, 0.04 * seconds, still, 2.0)
+    for i, spell in enumerate(play):
+        other = rng.choice(["surprise", "open_mouth", "smile"])
+        act("smile" if i == 0 or rng.random() < 0.6 else other, joy * rng.uniform(0.75, 1), spell)
+    act(rng.choice(["tongue", "dimple", "cheek_puff"]), rng.uniform(0.5, 1), play[-1])
+    # Sobering comes first, then protest.
+    sober, *protest = _slots(rng, still, reunion, 1.6)
+    act(rng.choice(["frown", "lip_press", "pucker"]), rng.uniform(0.5, 1), sober)
+    for i, spell in enumerate(protest):
+        tired = i == 0 and rng.random() < 0.2
+        act("yawn" if tired else "distress", 1 if tired else upset * rng.uniform(0.5, 1), spell)
+    crying = reunion + rng.uniform(0.4, 0.55) * (seconds - reunion)
+    for spell in _slots(rng, reunion, crying, 2.0):
+        act("cry", upset * rng.uniform(0.8, 1), spell)
+    recovery, *after = _slots(rng, crying, seconds, 1.4)
+    act("distress", rng.uniform(0.2, 0.5), recovery)
+    for spell in after:
+        if rng.random() < 0.7:
+            act("smile", joy * rng.uniform(0.4, 1), spell)
+    for start in _moments(rng, seconds, 2.0, 4.5):
+        made.expressions.append(("blink", _ON, Spell(start, start + 0.08, start + 0.14, start + 0.26)))
+
+    averted = _slots(rng, still, reunion, 1.9)
+    far = rng.integers(len(averted)) if rng.random() < 0.35 else -1
+    for i, spell in enumerate(averted):
+        yaw = rng.choice([-1, 1]) * (rng.uniform(31, 38) if i == far else rng.uniform(11, 22))
+        made.turns.append(((yaw, rng.uniform(-4, 8), rng.normal(0, 3)), spell))
+    # With crying the head goes back, play nods and tilts it.
+    for spell in _slots(rng, reunion, crying, 2.5):
+        made.turns.append(((rng.normal(0, 6), rng.uniform(-9, -2), rng.normal(0, 5)), spell))
+    for spell in _slots(rng, 0, still, 1.8):
+        made.turns.append(((rng.normal(0, 5), rng.normal(0, 4), rng.normal(0, 4)), spell))
+
+    caregiver = rng.normal(0, 4), rng.normal(2, 3)
+    for start in _moments(rng, seconds, 0.35, 1.5):
+        looks_away = [turn for turn, spell in made.turns[: len(averted)] if spell.start <= start < spell.until]
+        if looks_away:
+            yaw, pitch, _ = looks_away[0]
+            made.looks.append((start, yaw + np.sign(yaw) * rng.uniform(0, 12), rng.normal(0, 4) - pitch))
+        elif still <= start < reunion and rng.random() < 0.4:
+            made.looks.append((start, rng.normal(0, 14), rng.normal(-2, 7)))
+        else:
+            made.looks.append((start, caregiver[0] + rng.normal(0, 2.5), caregiver[1] + rng.normal(0, 2.5)))
+    for number, kind in enumerate(clip.occluders):
+        made.hides.append(_hide(rng, kind, seconds * (number + 1) / (len(clip.occluders) + 1)))
+    return made
+
+
+def _moments(rng: np.random.Generator, seconds: float, least: float, most: float) -> list[float]:
+    """Return times from 0 on, `least` to `most` seconds apart, short gaps more often than long ones."""
+    times = [0.0]
+    while times[-1] < seconds:
+        times.append(times[-1] + least + (most - least) * rng.random() ** 1.5)
+    return times[:-1]
+
+
+def _hide(rng: np.random.Generator, kind: str, middle: float) -> tuple[str, tuple[float, float], float, Spell]:
+    """Return when and where a thing is before the face, around a time in seconds."""
+    stay = {"pacifier": 1.8, "hand": 0.9, "toy": 1.2, "bottle": 1.8}[kind] * rng.uniform(0.8, 1.2)
+    spell = Spell(middle - stay / 2 - 0.4, middle - stay / 2, middle + stay / 2, middle + stay / 2 + 0.5)
+    side = rng.choice([-1, 1])
+    if kind == "hand":
+        return kind, (0.35 * side, rng.uniform(-0.7, 0.1)), -0.25 * side, spell
+    if kind == "toy":
+        return kind, (side * rng.uniform(0.3, 0.8), rng.uniform(0.1, 0.7)), 0.3 * side, spell
+    return kind, (0.0, 0.0), np.pi + rng.uniform(0.2, 0.9) * side if kind == "bottle" else 0.0, spell
+
+
+_SAMPLE_PLAN = Plan(
+    expressions=[
+        ("smile", 2.0, Spell(0.48, 0.8, 1.24, 1.48)),
+        ("distress", 1.4, Spell(1.32, 1.56, 1.68, 1.88)),
+        ("cry", 2.0, Spell(1.56, 1.84, 2.24, 2.56)),
+        *(("blink", 2.0, Spell(t, t + 0.06, t + 0.07, t + 0.13)) for t in (0.3, 2.56, 3.72)),
+    ],
+    turns=[
+        ((-6, -4, 0), Spell(0.5, 0.8, 0.9, 1.2)),
+        ((4, -5, 0), Spell(1.3, 1.8, 2.0, 2.5)),
+        ((34, 6, 0), Spell(2.56, 2.88, 3.12, 3.36)),
+    ],
+    looks=[(0, 0, 0), (1.0, -5, 3), (2.0, 0, 0), (2.58, 36, -4), (3.08, -2, 0)],
+    hides=[("hand", (0.0, -0.35), 0.0, Spell(3.24, 3.42, 3.58, 3.76))],
+)
+
+
+def _age_entry(adulthood: float) -> float:
+    """Return the age entry whose `head.adulthood` this is."""
+    entries = np.linspace(-4, 6, 501)
+    parameters = np.zeros(heads.N_PARAMETERS)
+
+    def at(entry: float) -> float:
+        parameters[PARAMETERS["age"]] = entry
+        return heads.adulthood(parameters)
+
+    return float(np.interp(adulthood, [at(entry) for entry in entries], entries))
+
+
+def _sway(rng: np.random.Generator, times: np.ndarray, size: float) -> np.ndarray:
+    """Return a slow irregular motion [N] whose largest amplitude is `size`."""
+    frequency, phase = rng.uniform(0.12, 0.8, 4), rng.uniform(0, 2 * np.pi, 4)
+    return size * np.sin(2 * np.pi * frequency * times[:, None] + phase) @ np.array([0.45, 0.3, 0.15, 0.1])
+
+
+def _acted(base: np.ndarray, happens: Plan, times: np.ndarray, rng: np.random.Generator, calm: float) -> np.ndarray:
+    """Return parameters [N, P] of one who does what a plan says at times [N]; `calm` scales the swaying of the head."""
+    parameters = np.repeat(base[None], len(times), 0).astype(np.float64)
     expression = parameters[:, PARAMETERS["expression"]]
     for i, name in enumerate(ACTIONS):
-        if name in _EXPRESSION_KEYS:
-            expression[:, i] = _eased(share, _EXPRESSION_KEYS[name])
-        elif name not in heads.SIGNED:
-            expression[:, i] = _OFF
+        spells = [
+            _OFF + (top - _OFF) * _level(times, spell) for action, top, spell in happens.expressions if action == name
+        ]
+        if name not in heads.SIGNED:
+            expression[:, i] = np.max([np.full(len(times), _OFF), *spells], 0)
+        else:
+            expression[:, i] = _sway(rng, times, 0.5)
 
-    def sway(size: float) -> np.ndarray:
-        frequency, phase = rng.uniform(0.3, 0.9, 3), rng.uniform(0, 2 * np.pi, 3)
-        waves = np.sin(2 * np.pi * frequency * seconds * share[:, None] + phase)
-        return size * waves @ np.array([0.6, 0.3, 0.1])
-
-    motion = {name: _eased(share, keys) for name, keys in _MOTION_KEYS.items()}
-    angles = np.stack([motion["yaw"] + sway(2.5), motion["pitch"] + sway(1.5), sway(3.0)], 1)
+    angles = calm * np.stack([_sway(rng, times, size) for size in (4.0, 2.5, 3.5)], 1)
+    for turn, spell in happens.turns:
+        angles += np.outer(_level(times, spell), turn)
     parameters[:, PARAMETERS["rotation"]] = angles / heads.ROTATION_DEGREES
-    looks = np.stack([motion["left"] + sway(1.5), motion["up"] + sway(1.0)], 1)
-    parameters[:, PARAMETERS["gaze"]] = 2 * np.arctanh(np.clip(looks / heads.GAZE_DEGREES, -0.95, 0.95))
-    parameters[:, PARAMETERS["framing"]][:, :2] += np.stack([sway(0.2), sway(0.15)], 1)
+
+    starts, *targets = map(np.array, zip(*happens.looks, strict=True))
+    # The eyes make up for the head's turning, as far as they can.
+    looks = [-angles[:, 0], angles[:, 1]]
+    for axis, target in enumerate(targets):
+        steps = np.diff(target, prepend=target[0])
+        looks[axis] += target[0] + _eased((times[:, None] - starts) / _SACCADE) @ steps
+    share = np.clip(np.stack(looks, 1) / heads.GAZE_DEGREES, -0.95, 0.95)
+    parameters[:, PARAMETERS["gaze"]] = 2 * np.arctanh(share)
+    parameters[:, PARAMETERS["framing"]][:, :2] += calm * np.stack([_sway(rng, times, size) for size in (0.5, 0.25)], 1)
     return parameters.astype(np.float32)
 
 
-def _hand(image: np.ndarray, centre: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draw an open hand on image [H, W, 3]; return the picture and the hand's opacity float32 [H, W].
-
-    `centre` is the palm's in pixels, `size` its half width; the forearm comes from below on the right.
-    """
-    fine = 4
-    height, width = image.shape[:2]
-    mask = np.zeros((fine * height, fine * width), np.uint8)
-
-    def capsule(start: tuple[float, float], stop: tuple[float, float], radius: float) -> None:
-        ends = [np.rint((centre + size * np.array(end) + 0.5) * fine).astype(int).tolist() for end in (start, stop)]
-        cv2.line(mask, ends[0], ends[1], 255, max(1, round(2 * radius * size * fine)), cv2.LINE_AA)
-
-    capsule((0.0, 0.2), (0.0, -0.3), 0.95)
-    capsule((0.35, 0.9), (1.7, 4.5), 0.75)
-    capsule((-0.7, 0.4), (-1.75, -0.7), 0.3)
-    for root, tip in ((-0.72, -1.0), (-0.25, -0.4), (0.25, 0.2), (0.72, 0.85)):
-        capsule((root, -0.7), (tip, -2.7 + 0.5 * abs(tip)), 0.27)
-    opacity = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-    # Darker towards the rim, as round things are.
-    inside = cv2.distanceTransform((opacity > 0.5).astype(np.uint8), cv2.DIST_L2, 5) / size
-    shade = (0.62 + 0.38 * np.clip(cv2.GaussianBlur(inside, (0, 0), 0.06 * size) / 0.45, 0, 1))[..., None]
-    drawn = image + opacity[..., None] * (shade * np.array([214.0, 160.0, 130.0]) - image)
-    return np.clip(np.rint(drawn), 0, 255).astype(np.uint8), opacity
+def times(clip: Clip) -> np.ndarray:
+    """Return when the clip's frames are shown, float64 [N], in seconds."""
+    return np.arange(round(clip.seconds * clip.rate)) / float(clip.rate)
 
 
-def _visibility(landmarks: np.ndarray, opacity: np.ndarray) -> float:
-    """Return the share of the landmarks' convex hull, within the picture, that is not hidden."""
-    hull = np.zeros(opacity.shape, np.uint8)
-    cv2.fillConvexPoly(hull, cv2.convexHull(np.rint(landmarks).astype(np.int32)), 1)
-    return float(1 - opacity[hull > 0].mean()) if hull.any() else 0.0
+def script(clip: Clip) -> np.ndarray:
+    """Return the parameters [N, P] of the infant in every frame: one identity, its actions, motion and gaze."""
+    rng = _random(clip, _INFANT)
+    base = _SPREAD * heads.sample(rng, 1)[0]
+    low, high = map(_age_entry, _ADULTHOOD)
+    base[PARAMETERS["age"]] = rng.uniform(low, high)
+    pixels_cm = rng.uniform(*_FACE_SHARE) * clip.height / _FACE_CM
+    scale = min(pixels_cm, clip.width / _HEAD_CM) * render.FIELD / min(clip.width, clip.height)
+    aside = -1.8 * _side(clip) if clip.bystander else rng.uniform(-0.6, 0.6)
+    base[PARAMETERS["framing"]] = aside, rng.uniform(-0.4, 0.6), np.log(scale) / _SCALE
+    return _acted(base, plan(clip), times(clip), rng, 1.0)
 
 
-def draw(head: HeadModel, parameters: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, render.Truth, float]]:
-    """Yield for each of parameters [N, P] the frame uint8 RGB [size, size, 3], its truth and the face's visibility."""
+def _side(clip: Clip) -> int:
+    """On which side the bystander is: -1 the picture's left, 1 its right."""
+    return 1 if clip.seed % 2 else -1
+
+
+def bystander(clip: Clip) -> np.ndarray:
+    """Return the parameters [N, P] of the adult behind the infant, partly outside the picture, turned to the infant."""
+    rng, side = _random(clip, _BYSTANDER), _side(clip)
+    base = _SPREAD * heads.sample(rng, 1)[0]
+    base[PARAMETERS["age"]] = _age_entry(_ADULT)
+    framing = script(clip)[0, PARAMETERS["framing"]]
+    half_cm = render.FIELD / np.exp(_SCALE * framing[2]) * max(1.0, clip.width / clip.height) / 2
+    base[PARAMETERS["framing"]] = (
+        side * (half_cm - rng.uniform(1.0, 4.0)) / _SHIFT_CM,
+        rng.uniform(-2.5, 0.5),
+        framing[2],
+    )
+    smiles = [
+        ("smile", rng.uniform(1.2, 2), spell) for spell in _slots(rng, 0, clip.seconds, 3.0) if rng.random() < 0.6
+    ]
+    blinks = [("blink", _ON, Spell(t, t + 0.08, t + 0.14, t + 0.26)) for t in _moments(rng, clip.seconds, 2, 5)]
+    turns = [((-side * rng.uniform(12, 24), rng.uniform(0, 8), 0), Spell(-2, -1, clip.seconds + 1, clip.seconds + 2))]
+    looks = [(t, -side * rng.uniform(18, 32), rng.normal(-6, 3)) for t in _moments(rng, clip.seconds, 0.8, 2.5)]
+    return _acted(base, Plan(smiles + blinks, turns, looks), times(clip), rng, 0.7)
+
+
+def _moving(before: np.ndarray | None, landmarks: np.ndarray) -> np.ndarray:
+    """Return by how many pixels the face moved since the frame before, [2]."""
+    return np.zeros(2) if before is None else (landmarks - before).mean(0)
+
+
+def _recorded(
+    image: np.ndarray, landmarks: np.ndarray, motion: np.ndarray, strength: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the frame as a camera of a strength in 0..1 records it; `motion` is the face's in pixels a frame."""
+    side = min(image.shape[:2])
+    # The shutter is open for two fifths of a frame; what moves is the head.
+    length = 0.4 * float(np.hypot(*motion))
+    if length > 1:
+        mask = np.zeros(image.shape[:2], np.float32)
+        centre, spread = landmarks.mean(0), 1.1 * np.ptp(landmarks, axis=0)
+        cv2.ellipse(mask, (centre.tolist(), (2 * spread).tolist(), 0), 1.0, -1)
+        mask = cv2.GaussianBlur(mask, (0, 0), 0.05 * side)[..., None]
+        smeared = capture.smeared(image, length, float(np.arctan2(motion[1], motion[0])))
+        image = np.rint(image + mask * (smeared.astype(np.float32) - image)).astype(np.uint8)
+    image = capture.defocused(image, 0.2 + 0.0035 * strength * side)
+    image = capture.noisy(image, 1 + 6 * strength, rng)
+    return capture.compressed(image, round(92 - 50 * strength))
+
+
+def draw(head: HeadModel, clip: Clip) -> Iterator[tuple[np.ndarray, render.Truth, float]]:
+    """Yield each frame of a clip, uint8 RGB [height, width, 3], its truth and the share of the face that is visible."""
+    rng, moments = _random(clip, _SCENE), times(clip)
+    size = clip.width, clip.height
+    room = None if clip.background == "own" else getattr(capture, clip.background)(*size, rng)
+    adult = bystander(clip) if clip.bystander else None
+    hides = plan(clip).hides
+    things: list[np.ndarray] = []
+    before = None
+    for i, parameters in enumerate(script(clip)):
+        behind = room if adult is None else render.frame(head, adult[i], *size, background=room)[0]
+        image, truth = render.frame(head, parameters, *size, background=behind)
+        if not things:
+            things = [capture.occluder(kind, rng, capture.skin_colour(image, truth.landmarks)) for kind, *_ in hides]
+        opacity = np.zeros(image.shape[:2], np.float32)
+        for parts, (kind, place, turn, spell) in zip(things, hides, strict=True):
+            if spell.start < moments[i] < spell.stop:
+                away = 1 - _level(moments[i : i + 1], spell)[0]
+                shift = place[0] * (1 + 2 * away), place[1] + _AWAY * away
+                matrix = capture.placement(kind, truth.landmarks, shift, turn, 1.0)
+                image, hidden = capture.cover(image, parts, matrix)
+                opacity = opacity + hidden * (1 - opacity)
+        if clip.camera:
+            image = _recorded(image, truth.landmarks, _moving(before, truth.landmarks), clip.camera, rng)
+        before = truth.landmarks
+        yield image, truth, capture.visibility(truth.landmarks, opacity)
+
+
+def write(head: HeadModel, clip: Clip, output: Path) -> ClipTruth:
+    """Write a clip to `output` (mp4) and return its truth."""
+    parameters, ticks = script(clip), 512
     n = len(parameters)
-    for i in range(n):
-        image, truth = render.frame(head, parameters[i], size, size)
-        share = i / max(n - 1, 1)
-        opacity = np.zeros((size, size), np.float32)
-        if _HAND_FROM <= share <= _HAND_TO:
-            passed = (share - _HAND_FROM) / (_HAND_TO - _HAND_FROM)
-            middle, width = truth.landmarks.mean(0), np.ptp(truth.landmarks[:, 0])
-            # In quickly, a moment before the face, and out.
-            across = 1.5 * (2 * passed - 1) ** 3
-            image, opacity = _hand(image, middle + width * np.array([-across, 0.25]), 0.36 * width)
-        yield image, truth, _visibility(truth.landmarks, opacity)
-
-
-def write(head: HeadModel, seed: int, size: int, seconds: float, rate: int, output: Path) -> ClipTruth:
-    """Write the clip of a seed to `output` (mp4) with `rate` frames a second and return its truth."""
-    n = round(seconds * rate)
-    parameters = script(seed, n, seconds)
-    base, ticks = Fraction(1, 512 * rate), 512
     info = media.ClipInfo(
-        width=size,
-        height=size,
-        time_base=base,
+        width=clip.width,
+        height=clip.height,
+        time_base=1 / (ticks * clip.rate),
         pts=ticks * np.arange(n, dtype=np.int64),
         durations=np.full(n, ticks, np.int64),
-        rate=Fraction(rate),
+        rate=clip.rate,
         has_audio=False,
     )
     truths, visibility = [], []
     with media.writer(output, info) as write_frame:
-        for image, truth, visible in draw(head, parameters, size):
+        for image, truth, visible in draw(head, clip):
             write_frame(image)
             truths.append(truth)
             visibility.append(visible)
+    units = [heads.action_units(row) for row in parameters]
     return ClipTruth(
-        times=np.arange(n) / rate,
+        times=times(clip),
         rotation=np.stack([truth.rotation for truth in truths]).astype(np.float32),
         landmarks68=np.stack([truth.landmarks for truth in truths]),
         valence=np.array([truth.valence for truth in truths], np.float32),
         arousal=np.array([truth.arousal for truth in truths], np.float32),
         expression=np.array([truth.expression for truth in truths], np.uint8),
         actions=np.stack([heads.actions(row) for row in parameters]),
+        expression_weights=np.stack([heads.shape_weights(row)[-len(heads.SHAPES) :] for row in parameters]),
+        expression_names=np.array(heads.SHAPES),
+        action_units=np.array([list(unit.values()) for unit in units], np.float32),
+        action_unit_names=np.array(list(units[0])),
         gaze=np.stack([truth.gaze for truth in truths]),
         visibility=np.array(visibility, np.float32),
         identity=parameters[0, heads.IDENTITY],
+        age=np.float32(truths[0].age),
+        sex=np.uint8(truths[0].sex),
     )
 
 
@@ -187,15 +440,12 @@ def main(argv: list[str] | None = None) -> None:
     """Write one clip and its truth (npz, the arrays of ClipTruth)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--head", type=Path, required=True, help="the face model's arrays, ict_facekit.npz")
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--size", type=int, default=256, help="width and height in pixels, even")
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--rate", type=int, default=24, help="frames a second")
+    parser.add_argument("--id", choices=CLIPS, required=True, help="which clip")
     parser.add_argument("--output", type=Path, required=True, help="the clip, mp4")
     parser.add_argument("--truth", type=Path, required=True, help="its ground truth, npz")
     args = parser.parse_args(argv)
     with stagefile.replacing(args.output) as clip, stagefile.replacing(args.truth) as arrays:
-        truth = write(heads.load(args.head), args.seed, args.size, args.seconds, args.rate, clip)
+        truth = write(heads.load(args.head), CLIPS[args.id], clip)
         np.savez_compressed(arrays, **vars(truth))
 
 

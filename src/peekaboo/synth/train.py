@@ -24,9 +24,17 @@ from tqdm import tqdm
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.latent import restyle
-from peekaboo.nets.residual import FaceAttributes, FaceEmbedder, PerceptualFeatures, RestyleEncoder
+from peekaboo.nets.residual import (
+    INNER,
+    FaceAttributes,
+    FaceEmbedder,
+    PerceptualFeatures,
+    RestyleEncoder,
+    inner_face,
+    resized,
+)
 from peekaboo.nets.stylegan3 import Generator
-from peekaboo.synth import head, render
+from peekaboo.synth import capture, head, render
 
 # Learning rate of the mapping and style layers, as a multiple of the others': at 1, regression stalls in blurs.
 STYLING_RATE = 8
@@ -41,13 +49,16 @@ def _load_head(path: str) -> None:
     _head = head.load(path)
 
 
-def _render(parameters: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Render parameters `[n, P]`; returns RGB images `[n, S, S, 3]` uint8 and truths `[n, 5]` in the order of
-    TRUTHS.
+def _render(job: tuple[np.ndarray, int], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Render parameters `[n, P]` with a seed; returns RGB images as drawn and as a camera might record them, both
+    `[n, S, S, 3]` uint8, and truths `[n, 5]` in the order of TRUTHS.
     """
+    parameters, seed = job
+    rng = np.random.default_rng(seed)
     drawn = [render.aligned(_head, p, size) for p in parameters]
     images = np.stack([image for image, _ in drawn])
-    return images, np.array([[getattr(truth, name) for name in TRUTHS] for _, truth in drawn], np.float32)
+    recorded = np.stack([capture.captured(image, truth.landmarks, rng) for image, truth in drawn])
+    return images, recorded, np.array([[getattr(truth, name) for name in TRUTHS] for _, truth in drawn], np.float32)
 
 
 def sample_renders(rng: np.random.Generator, identities: int, images: int) -> np.ndarray:
@@ -61,22 +72,26 @@ def sample_renders(rng: np.random.Generator, identities: int, images: int) -> np
 
 
 def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: str) -> None:
-    """Render the training set to HDF5: images, parameters, one dataset per truth, identity number; held-out ones
-    last.
+    """Render the training set to HDF5: images, the same as recorded, parameters, one dataset per truth, identity
+    number; held-out ones last.
     """
     parameters = sample_renders(np.random.default_rng(seed), settings["identities"], settings["images"])
     chunks = np.array_split(parameters, max(1, len(parameters) // 200))
+    seeds = np.random.SeedSequence(seed).generate_state(len(chunks))
     with (
         multiprocessing.get_context("spawn").Pool(os.cpu_count(), _load_head, (head_path,)) as pool,
         stagefile.write(output) as file,
     ):
-        size = settings["size"]
-        images = file.create_dataset("images", (len(parameters), size, size, 3), "u1")
+        shape = (len(parameters), settings["size"], settings["size"], 3)
+        pictures = [file.create_dataset(name, shape, "u1") for name in ("images", "recorded")]
         truths, at = np.empty((len(parameters), len(TRUTHS)), np.float32), 0
-        jobs = pool.imap(functools.partial(_render, size=size), chunks)
-        for drawn, truth in tqdm(jobs, total=len(chunks), desc="renders"):
-            images[at : at + len(drawn)], truths[at : at + len(drawn)] = drawn, truth
-            at += len(drawn)
+        jobs = pool.imap(functools.partial(_render, size=settings["size"]), zip(chunks, seeds, strict=True))
+        for *drawn, truth in tqdm(jobs, total=len(chunks), desc="renders"):
+            here = slice(at, at + len(truth))
+            for dataset, images in zip(pictures, drawn, strict=True):
+                dataset[here] = images
+            truths[here] = truth
+            at += len(truth)
         file["parameters"] = parameters
         file["identity"] = np.repeat(np.arange(settings["identities"]), settings["images"])
         file.attrs["held_out"] = settings["held_out"] * settings["images"]
@@ -85,16 +100,21 @@ def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: st
 
 
 class Renders:
-    """The rendered training set, as uint8 in memory; `held_out` renders at its end belong to identities never trained
-    on.
+    """The rendered training set; `held_out` renders at its end belong to identities never trained on.
+
+    Pictures stay in the file, whose pages all trainings on a machine share.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, device: torch.device) -> None:
+        self.device = device
         with stagefile.read(path) as file:
-            self.images = torch.from_numpy(file["images"][:]).permute(0, 3, 1, 2)
-            self.parameters = torch.from_numpy(file["parameters"][:])
-            self.identity = torch.from_numpy(file["identity"][:])
-            self.truths = {name: torch.from_numpy(file[name][:]) for name in TRUTHS}
+            self.images, self.recorded = (
+                np.memmap(path, np.uint8, "r", file[name].id.get_offset(), file[name].shape)
+                for name in ("images", "recorded")
+            )
+            self.parameters = torch.from_numpy(file["parameters"][:]).to(device)
+            self.identity = torch.from_numpy(file["identity"][:]).to(device)
+            self.truths = {name: torch.from_numpy(file[name][:]).to(device) for name in TRUTHS}
             self.held_out = int(file.attrs["held_out"])
         self.trained = len(self.images) - self.held_out
 
@@ -102,15 +122,31 @@ class Renders:
         """Indices `[size]` of training renders, drawn by the step number so that a resumed run sees the same ones."""
         return torch.randint(self.trained, [size], generator=torch.Generator().manual_seed(step))
 
+    def held(self, count: int | None = None) -> Tensor:
+        """Indices of the first `count` held-out renders, or of all."""
+        return torch.arange(self.trained, self.trained + (count or self.held_out))
+
     def picture(self, indices: Tensor) -> Tensor:
-        """Images `[B, 3, S, S]` in [-1, 1]."""
-        # Channels last and bfloat16 make the small residual networks four times faster to train on a CPU.
-        return (self.images[indices].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        """Images `[B, 3, S, S]` in [-1, 1] as drawn."""
+        return _to_picture(self.images[indices.numpy()]).to(self.device)
+
+    def photograph(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Images `[B, 3, S, S]` in [-1, 1], half of them as recorded, all blurred, tinted and noisy to some degree."""
+        as_recorded = torch.rand(len(indices), 1, 1, 1, generator=generator) < 0.5
+        images = np.where(as_recorded.numpy(), self.recorded[indices.numpy()], self.images[indices.numpy()])
+        return degraded(_to_picture(images), generator).to(self.device)
 
 
-def halved() -> torch.autocast:
+def _to_picture(images: np.ndarray) -> Tensor:
+    # Channels last and bfloat16 make the small residual networks four times faster to train on a CPU.
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+def halved(device: torch.device) -> torch.autocast:
     """Compute convolutions and products of the small networks in bfloat16."""
-    return torch.autocast("cpu", torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -147,7 +183,7 @@ class Run:
         self.first = 0
         folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
-            state = torch.load(self.checkpoint, weights_only=True)
+            state = torch.load(self.checkpoint, "cpu", weights_only=True)
             self.first = state["step"]
             self.optimiser.load_state_dict(state["optimiser"])
             for name, module in modules.items():
@@ -197,19 +233,19 @@ def psnr(first: Tensor, second: Tensor) -> float:
 def train_perceptual(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Regress the render parameters: features that know pose, expression, shape, light and colour apart."""
     constructor = settings["network"] | {"parameters": renders.parameters.shape[1]}
-    net = PerceptualFeatures(**constructor)
+    net = PerceptualFeatures(**constructor).to(renders.device)
     run = Run(folder, settings, {"net": net}, ["net"])
     for step in run:
         indices = renders.batch(step, settings["batch"])
-        images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
-        with halved():
+        images = renders.photograph(indices, torch.Generator().manual_seed(step))
+        with halved(renders.device):
             found = net(images)
         loss = F.mse_loss(found.float(), renders.parameters[indices])
         run.descend(loss)
         if step % 100 == 0:
             run.log(step, loss=loss)
     net.eval()
-    held = torch.arange(renders.trained, renders.trained + renders.held_out)
+    held = renders.held()
     with torch.no_grad():
         errors = (net(renders.picture(held)) - renders.parameters[held]).square().mean(0)
     run.log(run.steps, **{f"explained_{name}": 1 - errors[part].mean() for name, part in head.PARAMETERS.items()})
@@ -244,16 +280,17 @@ def train_identity(
     embedding collapsed.
     """
     constructor = settings["network"]
-    net = FaceEmbedder(**constructor)
+    net = FaceEmbedder(**constructor).to(renders.device)
     net.trunk.load_state_dict(perceptual.trunk.state_dict())
     centres = nn.Linear(constructor["dimensions"], int(renders.identity[renders.trained]), bias=False)
     regression = nn.Linear(constructor["dimensions"], len(head.IDENTITY))
+    centres, regression = centres.to(renders.device), regression.to(renders.device)
     modules = {"net": net, "centres": centres, "regression": regression}
     run = Run(folder, settings, modules, list(modules))
     for step in run:
         indices = renders.batch(step, settings["batch"])
-        images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
-        with halved():
+        images = renders.photograph(indices, torch.Generator().manual_seed(step))
+        with halved(renders.device):
             embeddings = net(images)
         cosines = embeddings.float() @ F.normalize(centres.weight).T
         # Unit embeddings are brought to the scale of the parameters, about 1 each.
@@ -266,7 +303,7 @@ def train_identity(
         if step % 100 == 0:
             run.log(step, loss=loss, regression=shape)
     net.eval()
-    held = torch.arange(renders.trained, renders.trained + renders.held_out)
+    held = renders.held()
     with torch.no_grad():
         embeddings = net(renders.picture(held))
     run.log(run.steps, auc=verification_auc(embeddings, renders.identity[held]))
@@ -276,7 +313,7 @@ def train_identity(
 def train_affect(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Read valence, arousal, expression, age and sex off rendered faces."""
     constructor = settings["network"]
-    net = FaceAttributes(**constructor)
+    net = FaceAttributes(**constructor).to(renders.device)
     run = Run(folder, settings, {"net": net}, ["net"])
 
     def losses(found: dict[str, Tensor], indices: Tensor) -> dict[str, Tensor]:
@@ -288,15 +325,15 @@ def train_affect(renders: Renders, settings: dict[str, Any], folder: Path) -> tu
 
     for step in run:
         indices = renders.batch(step, settings["batch"])
-        images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
-        with halved():
+        images = renders.photograph(indices, torch.Generator().manual_seed(step))
+        with halved(renders.device):
             found = net(images)
         errors = losses({name: value.float() for name, value in found.items()}, indices)
         run.descend(4 * (errors["valence"] + errors["arousal"] + errors["age"]) + errors["sex"] + errors["expression"])
         if step % 100 == 0:
             run.log(step, **errors)
     net.eval()
-    held = torch.arange(renders.trained, renders.trained + renders.held_out)
+    held = renders.held()
     with torch.no_grad():
         found = net(renders.picture(held))
     errors = losses(found, held)
@@ -343,48 +380,84 @@ class Discriminator(nn.Module):
         return self.layers(images)
 
 
+def draw_shallow(net: Generator, layers: int, to_rgb: nn.Module, ws: Tensor, dtype: torch.dtype) -> Tensor:
+    """Draw images `[B, 3, R, R]` from latents `[B, num_ws, w_dim]` with the first layers alone.
+
+    R is the sampling rate that they reach; `to_rgb` reads the picture off their features, whose margin serves the
+    filters of later layers alone. With all layers this is the generator's own picture.
+    """
+    synthesis = net.synthesis
+    if layers == len(synthesis.layer_names):
+        return synthesis(ws, dtype)
+    first, *rest = ws.unbind(1)
+    x = synthesis.input(first).to(dtype)
+    for name, w in zip(synthesis.layer_names[:layers], rest, strict=False):
+        x = getattr(synthesis, name)(x, w)
+    margin = synthesis.margin_size
+    return to_rgb(x[..., margin:-margin, margin:-margin].float())
+
+
 def train_generator(
     renders: Renders, settings: dict[str, Any], folder: Path, perceptual: nn.Module, export: Callable[..., None]
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Regress pictures from the parameters they were rendered from; a discriminator joins for sharpness."""
+    """Regress pictures from the parameters they were rendered from; a discriminator joins for sharpness.
+
+    The first layers learn head, pose and light at a low resolution, at a fraction of the cost, before the others join
+    (as Karras et al. 2018 grow their generators).
+    """
     constructor = settings["network"] | {"z_dim": renders.parameters.shape[1]}
-    net, averaged, discriminator = Generator(**constructor), Generator(**constructor), Discriminator()
+    net, averaged, discriminator = (
+        module.to(renders.device) for module in (Generator(**constructor), Generator(**constructor), Discriminator())
+    )
     averaged.load_state_dict(net.state_dict())
     averaged.eval().requires_grad_(False)
-    modules = {"net": net, "averaged": averaged, "discriminator": discriminator}
-    run = Run(folder, settings, modules, ["net"])
-    critic = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.99))
-    dtype = torch.bfloat16
-    held = torch.arange(renders.trained, renders.trained + 200)
-    for step in run:
-        indices = renders.batch(step, settings["batch"])
-        wanted = renders.picture(indices)
-        found = net.synthesis(net.mapping(renders.parameters[indices]), dtype)
-        pixels = pyramid_loss(found, wanted)
-        features = perceptual.distance(found, wanted).mean()
-        loss = pixels + settings["perceptual_weight"] * features
-        if step >= settings["adversarial_from"] * settings["steps"]:
-            critic.zero_grad(set_to_none=True)
-            scores = discriminator(torch.cat([wanted, found.detach()]))
-            real, fake = scores.chunk(2)
-            (F.relu(1 - real).mean() + F.relu(1 + fake).mean()).backward()
-            critic.step()
-            loss = loss - settings["adversarial_weight"] * discriminator(found).mean()
-        run.descend(loss)
-        with torch.no_grad():
-            beta = min(0.995, (step + 1) / (step + 10))
-            for name, value in averaged.state_dict().items():
-                new = net.state_dict()[name]
-                value.lerp_(new, 1 - beta) if value.is_floating_point() else value.copy_(new)
-        if step % 50 == 0:
-            run.log(step, loss=loss, pixels=pixels, perceptual=features)
-        if (step + 1) % 500 == 0 or step + 1 == run.steps:
+    depth, dtype = len(net.synthesis.layer_names), gpu.precision(renders.device)
+    held = renders.held(200)
+
+    def draw(network: Generator, layers: int, to_rgb: nn.Module, indices: Tensor) -> Tensor:
+        return draw_shallow(network, layers, to_rgb, network.mapping(renders.parameters[indices]), dtype)
+
+    for number, phase in enumerate(settings["phases"]):
+        layers = phase.get("layers", depth)
+        to_rgb = nn.Identity()
+        if layers < depth:
+            channels = len(getattr(net.synthesis, net.synthesis.layer_names[layers - 1]).weight)
+            to_rgb = nn.Conv2d(channels, 3, 1).to(renders.device)
+        modules = {"net": net, "averaged": averaged, "discriminator": discriminator, "to_rgb": to_rgb}
+        run = Run(folder / f"phase{number}", phase, modules, ["net", "to_rgb"])
+        critic = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.99))
+        for step in run:
+            indices = renders.batch(step, phase["batch"])
+            found = draw(net, layers, to_rgb, indices)
+            side = found.shape[-1]
+            wanted = resized(renders.picture(indices), side)
+            faces = [inner_face(images, side, round(INNER * side)) for images in (found, wanted)]
+            pixels = pyramid_loss(found, wanted) + settings["face_weight"] * pyramid_loss(*faces)
+            with halved(renders.device):
+                # Below its own resolution the network has seen no faces.
+                features = perceptual.distance(found, wanted).mean() if side >= perceptual.size else 0
+            loss = pixels + settings["perceptual_weight"] * features
+            if step >= phase.get("adversarial_from", 1) * phase["steps"]:
+                critic.zero_grad(set_to_none=True)
+                scores = discriminator(torch.cat([wanted, found.detach()]))
+                real, fake = scores.chunk(2)
+                (F.relu(1 - real).mean() + F.relu(1 + fake).mean()).backward()
+                critic.step()
+                loss = loss - settings["adversarial_weight"] * discriminator(found).mean()
+            run.descend(loss)
             with torch.no_grad():
-                z = torch.randn(10000, net.z_dim, generator=torch.Generator().manual_seed(0))
-                averaged.mapping.w_avg.copy_(averaged.mapping(z)[:, 0].mean(0))
-                drawn = averaged.synthesis(averaged.mapping(renders.parameters[held]), dtype)
-                run.log(step, psnr_held_out=psnr(drawn, renders.picture(held)))
-            export(averaged, constructor)
+                beta = min(0.995, (step + 1) / (step + 10))
+                for old, new in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
+                    old.lerp_(new, 1 - beta) if old.is_floating_point() else old.copy_(new)
+            if step % 50 == 0:
+                run.log(step, loss=loss, pixels=pixels, perceptual=features)
+            if (step + 1) % 500 == 0 or step + 1 == run.steps:
+                with torch.no_grad():
+                    z = torch.randn(10000, net.z_dim, generator=torch.Generator().manual_seed(0)).to(renders.device)
+                    averaged.mapping.w_avg.copy_(averaged.mapping(z)[:, 0].mean(0))
+                    drawn = torch.cat([draw(averaged, layers, to_rgb, part) for part in held.split(50)])
+                    run.log(step, psnr_held_out=psnr(drawn, resized(renders.picture(held), side)))
+                export(averaged, constructor)
     return averaged, constructor
 
 
@@ -394,13 +467,12 @@ def train_encoder(
     """Learn the residual updates of ReStyle: each pass sees the frame and what the passes before made of it.
 
     The latents of a render are known (the mapping of its parameters), so that every pass has them as its target; in
-    the last
-    part of the run pictures are compared too.
+    the last part of the run pictures are compared too.
     """
     constructor = settings["network"] | {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
-    net = RestyleEncoder(**constructor)
+    net = RestyleEncoder(**constructor).to(renders.device)
     run = Run(folder, settings, {"net": net}, ["net"])
-    dtype = torch.bfloat16
+    dtype = gpu.precision(renders.device)
     with torch.no_grad():
         average = generator.mapping.w_avg.expand(1, generator.num_ws, -1)
         average_image = generator.synthesis(average).clamp(-1, 1)
@@ -411,17 +483,16 @@ def train_encoder(
 
     for step in run:
         indices = renders.batch(step, settings["batch"])
-        images = degraded(renders.picture(indices), torch.Generator().manual_seed(step))
+        images = renders.photograph(indices, torch.Generator().manual_seed(step))
         with torch.no_grad():
             wanted = generator.mapping(renders.parameters[indices])
         shown, codes, losses = average_image.expand_as(images), average, []
         # Steps end after one, two or three passes in turn, for drawing what a pass made is the dear part; late in the
-        # run
-        # the last pass of a step is drawn too, and its picture compared.
+        # run the last pass of a step is drawn too, and its picture compared.
         last = step % settings["passes"]
         compare = step >= settings["compare_from"] * settings["steps"]
         for i in range(last + 1):
-            with halved():
+            with halved(renders.device):
                 residual = net(torch.cat([images, shown], 1))
             codes = residual.float() + codes.detach()
             losses.append(latent_loss(codes, wanted))
@@ -430,12 +501,14 @@ def train_encoder(
                     shown = generator.synthesis(codes, dtype).clamp(-1, 1)
             elif compare:
                 drawn = generator.synthesis(codes, dtype)
-                losses.append(F.mse_loss(drawn, images) + 0.5 * perceptual.distance(drawn, images).mean())
+                with halved(renders.device):
+                    features = perceptual.distance(drawn, images).mean()
+                losses.append(F.mse_loss(drawn, images) + 0.5 * features)
         run.descend(torch.stack(losses).sum())
         if step % 20 == 0:
             run.log(step, **{f"loss_{i}": value for i, value in enumerate(losses)})
     net.eval()
-    held = torch.arange(renders.trained, renders.trained + 200)
+    held = renders.held(200)
     with torch.no_grad():
         codes = restyle.invert(renders.picture(held), net, generator, settings["passes"])
         run.log(run.steps, psnr_held_out=psnr(generator.synthesis(codes), renders.picture(held)))
@@ -459,7 +532,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoint and curve")
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args(argv)
-    gpu.keep_freed_memory()
+    device = gpu.device("auto")
     recipe = yaml.safe_load(Path(arguments.settings).read_text())
     if arguments.stage == "renders":
         make_renders(recipe["renders"], recipe["seed"], arguments.head, arguments.output)
@@ -470,13 +543,14 @@ def main(argv: list[str] | None = None) -> None:
         with stagefile.replacing(arguments.output) as partial:
             models.save(partial, net, constructor)
 
-    common = (Renders(arguments.renders), recipe[arguments.stage], arguments.checkpoints)
+    common = (Renders(arguments.renders, device), recipe[arguments.stage], arguments.checkpoints)
     if arguments.stage == "generator":
-        trained = train_generator(*common, models.load(arguments.perceptual), export)
+        trained = train_generator(*common, models.load(arguments.perceptual, device), export)
     elif arguments.stage == "identity":
-        trained = train_identity(*common, models.load(arguments.perceptual))
+        trained = train_identity(*common, models.load(arguments.perceptual, device))
     elif arguments.stage == "encoder":
-        trained = train_encoder(*common, models.load(arguments.generator), models.load(arguments.perceptual))
+        used = (models.load(path, device) for path in (arguments.generator, arguments.perceptual))
+        trained = train_encoder(*common, *used)
     else:
         simple = {"perceptual": train_perceptual, "affect": train_affect}
         trained = simple[arguments.stage](*common)

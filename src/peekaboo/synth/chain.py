@@ -1,0 +1,621 @@
+"""What the whole chain does to rendered clips of known truth: a benchmark of every method, and the sweep by which the
+walk's settings are chosen.
+"""
+
+import argparse
+import itertools
+import math
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.spatial.transform import Rotation
+from torch import nn
+from tqdm import tqdm
+
+from peekaboo import gpu, media, metrics, models, stagefile
+from peekaboo.judges.affect import Affect
+from peekaboo.judges.demographics import Demographics
+from peekaboo.judges.identity import Dlib, Embedded
+from peekaboo.judges.landmarks import Face, Judge, Mesh
+from peekaboo.latent.scorers import Scorer, fit, walk
+from peekaboo.stages import compose, report, score
+from peekaboo.stages.traverse import RETAINED
+
+# The benchmark
+
+
+class Measure(NamedTuple):
+    """A row of the benchmark's table."""
+
+    title: str
+    higher: bool  # whether more of it is better
+    target: float | None = None
+    decimals: int = 2
+
+
+MEASURES = {
+    "different_published": Measure("frames with a different person, published threshold", True, 0.95),
+    "different_rendered": Measure("frames with a different person, threshold of rendered infants", True, 0.95),
+    "identity_distance": Measure("identity distance", True),
+    "identity_cos": Measure("identity cosine", False, decimals=3),
+    "identity_tc": Measure("identity consistency over 3 s", True, 0.9, 3),
+    "valence_rmse": Measure("valence RMSE", False, 0.15),
+    "arousal_rmse": Measure("arousal RMSE", False, 0.15),
+    "valence_truth_rmse": Measure("valence RMSE against the truth", False),
+    "arousal_truth_rmse": Measure("arousal RMSE against the truth", False),
+    "pose_rmat": Measure("head rotation error, degrees", False, 5.0, 1),
+    "pose_truth": Measure("head rotation error against the truth, degrees", False, decimals=1),
+    "landmark_nme": Measure("landmark error, eye distances", False, decimals=3),
+    "expression_kept": Measure("expression kept", True),
+    "coverage": Measure("coverage", True, 1.0),
+    "detection_rate": Measure("detection rate", True),
+    "fps": Measure("frames per second, all stages", True),
+}
+OURS = "pti_traversal"
+# The other method that also changes the identity: pti draws the infant's own.
+RIVAL = "traversal"
+CONTESTED = ("different_published", "valence_rmse", "arousal_rmse", "pose_rmat", "identity_tc")
+# Table I of the paper in words. Of every measure here less is more kept, or more hidden.
+CLAIMS = (
+    ("pti", "keeps more", ("valence_rmse", "arousal_rmse", "pose_rmat")),
+    ("pti", "hides less", ("identity_cos",)),
+    ("traversal", "hides more", ("identity_cos",)),
+    ("traversal", "keeps less", ("valence_rmse", "arousal_rmse")),
+)
+# A difference is noise up to so many standard errors.
+NOISE = 2.0
+# What the judges say of the original, against the truth: the part of the error that no method made.
+ORIGINAL = "original"
+COMMAND = "snakemake benchmark_synthetic --config head=ict_facekit.npz"
+
+
+class Spread(NamedTuple):
+    """A mean over clips, its standard error (None from one clip) and how many clips were measured."""
+
+    mean: float | None
+    error: float | None
+    clips: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean of the values that are not NaN, and its standard error: standard deviation over the root of their number."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return Spread(None, None, 0)
+    error = float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None
+    return Spread(float(known.mean()), error, len(known))
+
+
+def different(distances: np.ndarray, threshold: float | None) -> float:
+    """Share of the known distances [F] from which `threshold` says two persons; NaN without either."""
+    known = distances[np.isfinite(distances)]
+    return float((known >= threshold).mean()) if len(known) and threshold is not None else math.nan
+
+
+def standing(difference: Spread, higher: bool) -> str:
+    """Say if a paired difference means better, worse or noise where more (`higher`) or less is better."""
+    if difference.error is None:
+        return "not known"
+    if abs(difference.mean) <= NOISE * difference.error:
+        return "within noise"
+    return "better" if (difference.mean > 0) == higher else "worse"
+
+
+def paired(table: pd.DataFrame, measure: str, method: str, other: str) -> Spread:
+    """Difference of a measure, method less other, over the clips in which both are known; `table` as `per_clip`'s."""
+    values = table.pivot(index="clip", columns="method", values=measure)
+    return spread((values[method] - values[other]).to_numpy())
+
+
+def infant_rows(table: pd.DataFrame, boxes: np.ndarray, landmarks: np.ndarray) -> pd.DataFrame:
+    """Rows of a per-frame table that are about the infant: in each frame the face nearest to the truth's.
+
+    `boxes` [N, T, 4] are the tracked faces', `landmarks` [N, 68, 2] the true ones in frame pixels. A frame in which no
+    box holds their middle has no row.
+    """
+    middles = landmarks.mean(1)[table["frame"]]
+    own = boxes[table["frame"], table["track"]].astype(np.float64)
+    offsets = np.abs((own[:, :2] + own[:, 2:]) / 2 - middles)
+    inside = (offsets <= (own[:, 2:] - own[:, :2]) / 2).all(1)
+    nearest = table.assign(offset=offsets.max(1))[inside].sort_values(["frame", "offset"]).drop_duplicates("frame")
+    return nearest.drop(columns="offset")
+
+
+def against_truth(rows: pd.DataFrame, side: str, truth: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """Errors of what the judges read off one side, original or anonymized, against the truth of each row's frame."""
+    angles = rows[[f"{angle}_{side}" for angle in ("yaw", "pitch", "roll")]].to_numpy(np.float64)
+    seen = np.isfinite(angles).all(1)
+    # The inverse of judges.pose.angles.
+    turned = Rotation.from_euler("YXZ", -angles[seen], degrees=True).as_matrix() if seen.any() else np.empty((0, 3, 3))
+    frames = rows["frame"].to_numpy()
+    errors = metrics.rotation_angle(turned, truth["rotation"][frames[seen]])
+    return {
+        **{
+            f"{name}_truth_rmse": metrics.rmse(truth[name][frames], rows[f"{name}_{side}"].to_numpy()).value
+            for name in ("valence", "arousal")
+        },
+        "pose_truth": metrics.mean(errors).value,
+    }
+
+
+def per_clip(
+    results: Path, truths: Path, clips: list[str], methods: list[str], thresholds: dict[str, float | None]
+) -> tuple[pd.DataFrame, dict[str, str], list[dict[str, Any]]]:
+    """Read what the stages found in every clip.
+
+    Returns a row per clip and method, and one for the ORIGINAL, with MEASURES as columns; the withheld clips with their
+    reasons; and all stage reports. The identity's share counts every face of a frame, and of the distances to the
+    original face and to its mean over the track the lower one, as the verdict does.
+    """
+    measured, withheld = report.load(results, clips, methods)
+    rows, reports = [], []
+    for clip, found in measured.items():
+        with np.load(truths / f"{clip}.npz") as file:
+            truth = {name: file[name] for name in ("landmarks68", "rotation", "valence", "arousal")}
+        with stagefile.read(results / clip / "extract.h5") as faces:
+            boxes = faces["boxes"][:]
+        if len(boxes) != len(truth["rotation"]):
+            raise ValueError(
+                f"{clip}: extract found {len(boxes)} frames, {truths / clip}.npz has {len(truth['rotation'])}; "
+                "render the clip again"
+            )
+        for method in methods:
+            summary, stages = found["summaries"][method], list(found["stages"][method].values())
+            table = pd.read_csv(results / clip / method / "metrics.tsv", sep="\t")
+            infant = infant_rows(table, boxes, truth["landmarks68"])
+            if method == methods[0]:
+                rows.append({"clip": clip, "method": ORIGINAL} | against_truth(infant, "original", truth))
+            nearest = table[["identity_distance", "identity_distance_mean"]].min(axis=1).to_numpy()
+            shares = {f"different_{name}": different(nearest, limit) for name, limit in thresholds.items()}
+            row = {"clip": clip, "method": method, "frames": found["frames"], "face_frames": len(table), **shares}
+            row["identity_distance"] = metrics.mean(nearest).value
+            row["fps"] = found["frames"] / sum(stage["seconds"] for stage in stages)
+            rows.append(row | summary["metrics"] | against_truth(infant, "anonymized", truth))
+            reports += stages
+    columns = ["clip", "method", "frames", "face_frames", *MEASURES]
+    table = pd.DataFrame(rows, columns=columns).astype({"frames": "Int64", "face_frames": "Int64"})
+    return table, withheld, reports
+
+
+def summarize(table: pd.DataFrame) -> dict[str, Any]:
+    """Turn a row per clip and method into what the page shows.
+
+    `methods`: by method and measure the Spread and, where there is a target, whether the mean meets it. `rivalry`: how
+    OURS stands to RIVAL. `claims`: what the paper's Table I says of the ablations, and whether it is so here.
+    """
+    methods = {}
+    for method, rows in table.groupby("method", sort=False):
+        methods[method] = {}
+        for name, measure in MEASURES.items():
+            found = spread(rows[name].astype(float))
+            methods[method][name] = found._asdict()
+            if measure.target is not None and found.mean is not None:
+                met = found.mean >= measure.target if measure.higher else found.mean <= measure.target
+                methods[method][name]["met"] = met
+    differences = {name: paired(table, name, OURS, RIVAL) for name in CONTESTED}
+    rivalry = {
+        name: found._asdict() | {"standing": standing(found, MEASURES[name].higher)}
+        for name, found in differences.items()
+    }
+    claims = []
+    for method, claim, names in CLAIMS:
+        for name in names:
+            found = paired(table, name, method, OURS)
+            reading = standing(found, higher=claim.endswith("less"))
+            holds = {"better": "holds", "worse": "does not hold"}.get(reading, reading)
+            claims.append({"method": method, "claim": claim, "measure": name, "holds": holds} | found._asdict())
+    return {"methods": methods, "rivalry": rivalry, "claims": claims}
+
+
+def machine(devices: Sequence[str]) -> dict[str, str | int]:
+    """The processor, its cores and the card that the stages, by their reports' `devices`, ran on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    cards = sorted(set(devices) - {"cpu"})
+    return {"processor": processor, "cores": os.cpu_count() or 1, "card": ", ".join(cards) or "none"}
+
+
+def cell(entry: dict[str, Any], decimals: int) -> str:
+    """Mean ± standard error; a dash where nothing was measured."""
+    if entry["mean"] is None:
+        return "–"
+    error = "" if entry["error"] is None else f" ± {entry['error']:.{decimals}f}"
+    return f"{entry['mean']:.{decimals}f}{error}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+
+
+def page(results: dict[str, Any]) -> str:
+    """The benchmark as Markdown, from what `benchmark` writes as JSON."""
+    methods, limits, here = results["methods"], results["thresholds"], results["machine"]
+    rows = []
+    for name, measure in MEASURES.items():
+        entries = [entries[name] for entries in methods.values()]
+        target, met = "", ""
+        if measure.target is not None:
+            target = f"{'≥' if measure.higher else '≤'} {measure.target:g}"
+            met = {True: "met", False: "not met", None: "n/a"}[methods[OURS][name].get("met")]
+        missing = name == "different_rendered" and limits["rendered"] is None
+        cells = ["n/a" if missing else cell(entry, measure.decimals) for entry in entries]
+        rows.append([measure.title, target, met, *cells])
+    contest = [
+        [MEASURES[name].title, cell(entry, MEASURES[name].decimals + 1), entry["standing"]]
+        for name, entry in results["rivalry"].items()
+    ]
+    claims = [
+        [
+            f"{entry['method']} {entry['claim']}",
+            MEASURES[entry["measure"]].title,
+            cell(entry, MEASURES[entry["measure"]].decimals + 1),
+            entry["holds"],
+        ]
+        for entry in results["claims"]
+    ]
+    rendered = "not calibrated" if limits["rendered"] is None else f"{limits['rendered']:.3f}"
+    withheld = "".join(f" Withheld: {clip} ({reason})." for clip, reason in results["withheld"].items())
+    return f"""# The chain on rendered infants
+
+Made by `{COMMAND}` on {here["processor"]}, cores: {here["cores"]}, card: {here["card"]}.
+
+{len(results["clips"])} clips, {results["frames"]} frames, of identities that no network was trained on.{withheld}
+Means over clips ± their standard error. The targets, met or not, are those of `{OURS}`.
+
+{markdown(["measure", "target", "", *methods], rows)}
+
+Identity is judged by dlib, which took no part in the edit. Two faces are two persons from a distance of
+{limits["published"]:g} (published, for adults) or {rendered} (equal error rate on rendered infants). Of the distances
+to the original in the same frame and to its mean over the clip the lower one counts. Errors without "truth"
+compare the judge's reading of the anonymised face with that of the original; the column `{ORIGINAL}` is what the
+judges miss on the original itself.
+
+## `{OURS}` and `{RIVAL}`
+
+These two change the identity; `pti` draws the infant's own face. Differences are paired by clip, {OURS} less
+{RIVAL}; up to {NOISE:g} standard errors are noise.
+
+{markdown(["measure", "difference", OURS + " is"], contest)}
+
+## The ablations
+
+By the paper's Table I, PTI alone keeps more and hides less than both together, and traversal alone hides more and
+keeps less. Differences are paired by clip, the ablation less {OURS}.
+
+{markdown(["claim", "measure", "difference", "here"], claims)}
+"""
+
+
+def thresholds(embedded: str | None) -> dict[str, float | None]:
+    """Distances of dlib from which two faces are two persons: published, and on rendered infants if that is known.
+
+    `embedded` is the JSON of the embedded networks' benchmark.
+    """
+    known = stagefile.read_json(embedded)["operating_points"]["dlib"] if embedded else {}
+    return {"published": Dlib.operating_point, "rendered": known.get("rendered")}
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Write the table, the JSON and the page from the results of all clips and methods."""
+    limits = thresholds(args.embedded)
+    table, withheld, reports = per_clip(args.results, args.truths, args.clips, args.methods, limits)
+    results = summarize(table) | {
+        "command": COMMAND,
+        "machine": machine([report["device"] for report in reports]),
+        "thresholds": limits,
+        "models": {name: value for report in reports for name, value in report.get("models", {}).items()},
+        "clips": sorted(set(args.clips) - set(withheld)),
+        "withheld": withheld,
+        "frames": int(table.loc[table["method"] == OURS, "frames"].sum()),
+    }
+    write_table(args.table, table)
+    stagefile.write_json(args.summary, results)
+    with stagefile.replacing(args.page) as partial:
+        partial.write_text(page(results), encoding="utf-8")
+
+
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as TSV with four decimals, NA where nothing was measured."""
+    with stagefile.replacing(path) as partial:
+        table.to_csv(partial, sep="\t", index=False, float_format="%.4f", na_rep="NA", lineterminator="\n")
+
+
+# The sweep
+
+WEIGHT_DECAYS = (1.0, 3.0, 10.0)
+TOP_KS = (0, 25, 50, 100)
+STEPS = (300, 1000, 3000, 10000)
+EVERY = 4  # frames of a clip, one of so many is judged
+SHARE = 0.95  # of the frames that must show a different person
+COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
+    "landmark_nme": "landmark error"
+}
+BATCH = 16
+
+
+class Setting(NamedTuple):
+    """Where a walk goes: the scorers' weight decay, the components kept of each attribute, step size and steps."""
+
+    weight_decay: float
+    top_k: int
+    alpha: float
+    steps: int
+
+
+class Sample(NamedTuple):
+    """Every EVERY-th frame of a clip, as far as the face mesh found the infant there, n of them."""
+
+    track: int
+    frames: list[np.ndarray]  # uint8 RGB [H, W, 3]
+    boxes: np.ndarray  # [n, 4], in frame pixels
+    landmarks: np.ndarray  # [n, 478, 3]
+    transforms: np.ndarray  # [n, 2, 3], frame to crop pixels
+    resolution: int
+    latents: np.ndarray  # float32 [n, num_ws, w_dim]
+
+
+def sample(folder: Path) -> Sample:
+    """Read a clip's sample from its result folder."""
+    with stagefile.read(folder / "extract.h5") as faces, stagefile.read(folder / "invert.h5") as inverted:
+        usable = faces["aligned"][:] & faces["meshed"][:]
+        # One infant is in the clip: another track is a detector's error.
+        track = int(usable.sum(0).argmax())
+        numbers = np.arange(0, len(usable), EVERY)
+        numbers = numbers[usable[numbers, track]]
+        if not len(numbers):
+            raise ValueError(f"{folder.name}: expected the infant's face in one of every {EVERY} frames, found none")
+        pairs = np.stack([numbers, np.full_like(numbers, track)], 1)
+        arrays = (stagefile.gather(faces[name], pairs) for name in ("boxes", "landmarks", "transforms"))
+        wanted = set(numbers.tolist())
+        frames = [frame for n, frame in enumerate(media.frames(folder / "source")) if n in wanted]
+        resolution = int(faces.attrs["resolution"])
+        return Sample(track, frames, *arrays, resolution, stagefile.gather(inverted["latents"], pairs))
+
+
+def fitted(
+    folder: Path, track: int, generator: nn.Module, identity: nn.Module, affect: nn.Module, settings: argparse.Namespace
+) -> dict[float, dict[str, Scorer]]:
+    """Fit a track's scorers as the score stage does, for every weight decay, from one judging of its samples."""
+    with stagefile.read(folder / "invert.h5") as file:
+        pairs = score.clip_samples(file["latents"], track, settings.clip_samples)
+        pivots = torch.from_numpy(stagefile.gather(file["latents"], pairs)).to(generator.mapping.w_avg.device)
+    seed = settings.seed + track
+    flat, labels = score.labelled(pivots, generator, identity, affect, settings, seed)
+    return {
+        decay: {name: fit(flat, label, decay, seed) for name, label in labels.items()}
+        for decay in sorted({*WEIGHT_DECAYS, settings.weight_decay})
+    }
+
+
+def grid(current: Setting) -> list[Setting]:
+    """The settings to try: the table above with the current step size, and the current setting itself."""
+    tried = itertools.product(WEIGHT_DECAYS, TOP_KS, (current.alpha,), STEPS)
+    return sorted({*(Setting(*each) for each in tried), current})
+
+
+def judged(frames: list[np.ndarray], clip: Sample, judges: list[Judge]) -> list[dict[str, np.ndarray]]:
+    """What each judge reads off the infant in `frames`, which are the sample's or made of them."""
+    places = zip(clip.boxes, clip.landmarks, clip.transforms, strict=True)
+    faces = [Face(*place, resolution=clip.resolution) for place in places]
+    return [judge([judge.prepare(frame, face) for frame, face in zip(frames, faces, strict=True)]) for judge in judges]
+
+
+def composed(clip: Sample, crops: np.ndarray) -> list[np.ndarray]:
+    """The sample's frames with new crops [n, S, S, 3] in them, as the compose stage puts them there."""
+    frames = [frame.copy() for frame in clip.frames]
+    for frame, box, landmarks, transform, crop in zip(
+        frames, clip.boxes, clip.landmarks, clip.transforms, crops, strict=True
+    ):
+        compose.treat(frame, compose.Face(box, landmarks, transform, True, crop), compose.CROP)
+    return frames
+
+
+def decoded(latents: np.ndarray, generator: nn.Module) -> np.ndarray:
+    """Crops uint8 RGB [n, S, S, 3] of latents [n, num_ws, w_dim]."""
+    chunks = torch.from_numpy(latents).to(generator.mapping.w_avg.device).split(BATCH)
+    with torch.inference_mode():
+        return np.concatenate([gpu.to_crops(generator.synthesis(chunk)) for chunk in chunks])
+
+
+def measured(
+    originals: list[dict[str, np.ndarray]],
+    anonymized: list[dict[str, np.ndarray]],
+    judges: list[Judge],
+    limits: dict[str, float | None],
+) -> dict[str, float | None]:
+    """What a walk changed, from what the judges read off the original frames and the anonymised ones."""
+    columns: dict[str, np.ndarray] = {}
+    for judge, before, after in zip(judges, originals, anonymized, strict=True):
+        columns |= judge.compare(before, after)
+        if isinstance(judge, Dlib):
+            template = metrics.distance(after["embedding"], before["embedding"].mean(0))
+    nearest = np.fmin(columns["identity_distance"], template)
+    changes = {
+        f"{name}_rmse": metrics.rmse(columns[f"{name}_original"], columns[f"{name}_anonymized"]).value
+        for name in ("valence", "arousal", "age")
+    }
+    return {
+        "frames": len(nearest),
+        "identity_distance": metrics.mean(nearest).value,
+        **{f"different_{name}": different(nearest, limit) for name, limit in limits.items()},
+        "identity_cos_optimised": metrics.mean(columns["identity_cos_optimised"]).value,
+        **changes,
+        "landmark_nme": metrics.mean(columns["landmark_nme"]).value,
+        "pose_rmat": metrics.mean(columns["pose_rmat"]).value,
+        "detection_rate": metrics.mean(columns["detected_anonymized"]).value,
+    }
+
+
+def pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting from one a clip and setting: means, and of the RMSE columns root mean squares."""
+    numbers = table.drop(columns="clip").copy()
+    squared = [name for name in numbers if name.endswith("_rmse")]
+    numbers[squared] **= 2
+    means = numbers.groupby(list(Setting._fields), as_index=False, dropna=False).mean()
+    means[squared] **= 0.5
+    return means
+
+
+def recommended(settings: pd.DataFrame, share: str) -> tuple[pd.Series, bool]:
+    """The row of `pooled` to use, and whether it shows a different person in SHARE of the frames (column `share`).
+
+    Of each weight decay and top_k the shortest walk that does, and of those the one that changes valence and arousal
+    least; where none does, the one that comes nearest, by the share and then by the distance.
+    """
+    walks = settings[settings["steps"] > 0].sort_values("steps")
+    reaching = walks[walks[share] >= SHARE].drop_duplicates(["weight_decay", "top_k"])
+    if len(reaching):
+        return reaching.loc[np.hypot(reaching["valence_rmse"], reaching["arousal_rmse"]).idxmin()], True
+    return walks.sort_values([share, "identity_distance"]).iloc[-1], False
+
+
+def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dict[str, float | None]) -> None:
+    """Draw cost over identity distance: a row a cost, a column a weight decay, a line a top_k, a point a walk."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+
+    walks, start = settings[settings["steps"] > 0], settings[settings["steps"] == 0]
+    decays, top_ks = sorted(walks["weight_decay"].unique()), sorted(walks["top_k"].unique())
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(top_ks)))
+    figure, axes = pyplot.subplots(
+        len(COSTS), len(decays), figsize=(3.6 * len(decays), 2.5 * len(COSTS)), sharex=True, sharey="row", squeeze=False
+    )
+    for row, (cost, title) in zip(axes, COSTS.items(), strict=True):
+        row[0].set_ylabel(title)
+        for axis, decay in zip(row, decays, strict=True):
+            for top_k, colour in zip(top_ks, colours, strict=True):
+                line = walks[(walks["weight_decay"] == decay) & (walks["top_k"] == top_k)].sort_values("steps")
+                line = pd.concat([start, line])
+                axis.plot(line["identity_distance"], line[cost], "o-", color=colour, markersize=3.5, linewidth=1.2)
+                if (decay, top_k) == (current.weight_decay, current.top_k):
+                    used = line[line["steps"] == current.steps]
+                    axis.plot(used["identity_distance"], used[cost], "*", color="tab:red", markersize=13, zorder=3)
+            for limit, style in zip(limits.values(), ("--", ":"), strict=True):
+                if limit is not None:
+                    axis.axvline(limit, color="grey", linestyle=style, linewidth=1)
+            if cost in MEASURES and MEASURES[cost].target is not None:
+                axis.axhline(MEASURES[cost].target, color="tab:green", linewidth=0.8)
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis, decay in zip(axes[0], decays, strict=True):
+        axis.set_title(f"weight decay {decay:g}", fontsize=10)
+    for axis in axes[-1]:
+        axis.set_xlabel("identity distance (dlib)")
+        axis.locator_params(axis="x", nbins=5)
+    keys = [
+        Line2D([], [], color=colour, marker="o", markersize=3.5, label=f"top_k {top_k:g}")
+        for top_k, colour in zip(top_ks, colours, strict=True)
+    ]
+    keys.append(Line2D([], [], color="tab:red", marker="*", markersize=11, linestyle="", label="setting in use"))
+    for (name, limit), style in zip(limits.items(), ("--", ":"), strict=True):
+        if limit is not None:
+            label = f"different person, {name}: {limit:.2f}"
+            keys.append(Line2D([], [], color="grey", linestyle=style, linewidth=1, label=label))
+    keys.append(Line2D([], [], color="tab:green", linewidth=0.8, label="target"))
+    lengths = ", ".join(f"{length:g}" for length in np.unique(np.abs(settings["alpha"] * settings["steps"])))
+    figure.suptitle(f"Walks away from the identity; along a line, |alpha| x steps = {lengths}", fontsize=11)
+    figure.legend(handles=keys, loc="lower center", ncol=3, fontsize=9, frameon=False)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    with stagefile.replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
+    pyplot.close(figure)
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """Walk, decode and judge a few frames of each clip at every setting; write table and plot, print the choice."""
+    device = gpu.device(args.device)
+    generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
+    judges = [Mesh(), Dlib(), Embedded(args.identity, device), Affect(args.affect, device)]
+    judges.append(Demographics(args.affect, device))
+    limits = thresholds(args.embedded)
+    current = Setting(args.weight_decay, args.top_k, args.alpha, args.steps)
+    # All walks begin where the latents are, whatever the other settings.
+    start, settings = Setting(math.nan, math.nan, args.alpha, 0), grid(current)
+    rows = []
+    for name in args.clips:
+        folder = args.results / name
+        clip = sample(folder)
+        with stagefile.read(folder / "tune.h5") as tuned:
+            models.tune(generator, tuned[f"track_{clip.track:03d}"])
+        scorers = fitted(folder, clip.track, generator, identity, affect, args)
+        originals = judged(clip.frames, clip, judges)
+        flat = clip.latents.reshape(len(clip.latents), -1)
+        for setting in tqdm([start, *settings], name, unit="setting", mininterval=5, disable=None):
+            moved = flat
+            if setting is not start:
+                own = scorers[setting.weight_decay]
+                retained = [own[attribute] for attribute in RETAINED]
+                moved = walk(flat, own["identity"], retained, setting.top_k, setting.alpha, setting.steps)
+            crops = decoded(moved.reshape(clip.latents.shape), generator)
+            found = measured(originals, judged(composed(clip, crops), clip, judges), judges, limits)
+            rows.append({"clip": name, **setting._asdict(), **found})
+    table = pd.DataFrame(rows).astype({"top_k": "Int64"})
+    write_table(args.table, table)
+    plot(args.plot, pooled(table), current, limits)
+    kind = "published" if limits["rendered"] is None else "rendered"
+    chosen, reached = recommended(pooled(table), f"different_{kind}")
+    print(choice(chosen, reached, kind, limits[kind]))
+
+
+def choice(chosen: pd.Series, reached: bool, kind: str, limit: float) -> str:
+    """Say in a line which setting to use and what it does."""
+    what = f"weight_decay {chosen['weight_decay']:g}, top_k {chosen['top_k']:g}, alpha {chosen['alpha']:g}"
+    share = chosen[f"different_{kind}"]
+    return (
+        f"Recommended: {what}, steps {chosen['steps']:g}. It shows a different person ({kind} threshold {limit:g}) in "
+        f"{100 * share:.0f} % of frames, {'which reaches' if reached else 'the nearest to'} {100 * SHARE:.0f} %; "
+        f"distance {chosen['identity_distance']:.3f}, valence RMSE {chosen['valence_rmse']:.3f}, "
+        f"arousal RMSE {chosen['arousal_rmse']:.3f}, age RMSE {chosen['age_rmse']:.3f}."
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a sub-command; see `--help`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    parts = {}
+    for run in (benchmark, sweep):
+        parts[run] = part = commands.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
+        part.set_defaults(run=run)
+        part.add_argument("--results", type=Path, required=True, help="the folder with the clips' result folders")
+        part.add_argument("--clips", nargs="+", required=True, help="ids")
+        part.add_argument(
+            "--embedded", help="benchmark of the embedded networks, JSON, for dlib's threshold on infants"
+        )
+        part.add_argument("--table", required=True, help="TSV to write")
+    part = parts[benchmark]
+    part.add_argument("--truths", type=Path, required=True, help="the folder with the clips' ground truth, ID.npz")
+    part.add_argument("--methods", nargs="+", required=True)
+    part.add_argument("--summary", required=True, help="JSON to write")
+    part.add_argument("--page", required=True, help="Markdown to write")
+    part = parts[sweep]
+    for network in ("generator", "identity", "affect"):
+        part.add_argument(f"--{network}", required=True, help="weights, safetensors")
+    score_options = {"samples": int, "clip-samples": int, "batch": int, "threshold": float, "weight-decay": float}
+    for name, kind in score_options.items():
+        part.add_argument(f"--{name}", type=kind, required=True, help="as in the score stage")
+    for name, kind in (("alpha", float), ("steps", int), ("top-k", int)):
+        part.add_argument(f"--{name}", type=kind, required=True, help="as in the traverse stage")
+    part.add_argument("--seed", type=int, required=True)
+    part.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
+    part.add_argument("--plot", required=True, help="PNG to write")
+    args = parser.parse_args(argv)
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The benchmark of the chain and the sweep, against arrays whose answers are known."""
+
+import argparse
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from peekaboo import models, stagefile
+from peekaboo.judges import pose
+from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
+from peekaboo.nets.stylegan3 import Generator
+from peekaboo.stages import score, traverse
+from peekaboo.synth import chain
+
+
+def test_spread_is_mean_and_standard_error_of_what_is_known():
+    found = chain.spread([1.0, 2.0, 3.0, 4.0, math.nan])
+    assert found.mean == 2.5 and found.clips == 4
+    # Variance of 1, 2, 3, 4 is 5/3.
+    assert found.error == pytest.approx(math.sqrt(5 / 3 / 4))
+    assert chain.spread([7.0]) == (7.0, None, 1)
+    assert chain.spread([math.nan]) == (None, None, 0)
+
+
+def test_share_of_different_persons():
+    distances = np.array([0.2, 0.6, 0.7, math.nan, 0.59])
+    assert chain.different(distances, 0.6) == 0.5
+    assert math.isnan(chain.different(distances, None))
+    assert math.isnan(chain.different(np.array([math.nan]), 0.6))
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "higher", "expected"),
+    [
+        (0.3, 0.1, True, "better"),
+        (0.3, 0.1, False, "worse"),
+        (-0.3, 0.1, False, "better"),
+        (0.2, 0.1, True, "within noise"),
+        (0.0, 0.0, True, "within noise"),
+        (0.3, None, True, "not known"),
+        (None, None, True, "not known"),
+    ],
+)
+def test_standing_of_a_difference(mean, error, higher, expected):
+    assert chain.standing(chain.Spread(mean, error, 5), higher) == expected
+
+
+def test_errors_against_the_truth_are_those_that_were_planted():
+    rng = np.random.default_rng(0)
+    truth = {"rotation": Rotation.from_euler("YXZ", rng.uniform(-40, 40, (6, 3)), degrees=True).as_matrix()}
+    truth |= {"valence": rng.uniform(-0.5, 0.5, 6), "arousal": rng.uniform(-0.5, 0.5, 6)}
+    turned = truth["rotation"] @ Rotation.from_rotvec([0, 0, 7], degrees=True).as_matrix()
+    rows = pd.DataFrame(pose.angles(turned), columns=["yaw_original", "pitch_original", "roll_original"])
+    rows = rows.assign(
+        frame=np.arange(6), valence_original=truth["valence"] + [0.3, -0.3] * 3, arousal_original=truth["arousal"]
+    )
+    rows.loc[2, ["yaw_original", "pitch_original", "roll_original"]] = math.nan
+    # Frame 5 is not judged at all.
+    found = chain.against_truth(rows.iloc[[4, 3, 2, 1, 0]], "original", truth)
+    assert found["pose_truth"] == pytest.approx(7)
+    assert found["valence_truth_rmse"] == pytest.approx(0.3)
+    assert found["arousal_truth_rmse"] == pytest.approx(0)
+
+
+def test_the_infant_is_the_face_nearest_to_the_truth():
+    boxes = np.full((3, 2, 4), np.nan)
+    boxes[0] = [[100, 100, 160, 160], [0, 0, 60, 60]]
+    # Both hold the middle, (30, 30); the second is nearer.
+    boxes[1] = [[0, 0, 100, 100], [5, 0, 65, 60]]
+    boxes[2, 0] = [100, 100, 160, 160]
+    landmarks = np.broadcast_to(np.array([30.0, 30.0]), (3, 68, 2))
+    table = pd.DataFrame({"frame": [0, 0, 1, 1, 2], "track": [0, 1, 0, 1, 0], "value": range(5)})
+    found = chain.infant_rows(table, boxes, landmarks)
+    assert found[["frame", "track", "value"]].to_numpy().tolist() == [[0, 1, 1], [1, 1, 3]]
+
+
+def made_up(**means):
+    """A table of six clips: each method's measures as given, all others 1, with the same ups and downs by clip."""
+    ups = np.array([-0.02, 0.01, 0.0, 0.02, -0.01, 0.0])
+    rows = []
+    for method in (chain.ORIGINAL, "pti_traversal", "pti", "traversal"):
+        for number, up in enumerate(ups):
+            row = dict.fromkeys(chain.MEASURES, 1.0) | means.get(method, {})
+            # Differences between methods vary a little, those between clips a lot.
+            rows.append({"clip": f"c{number}", "method": method} | {k: v + 10 * up + up for k, v in row.items()})
+    table = pd.DataFrame(rows)
+    table["valence_rmse"] += np.random.default_rng(0).normal(0, 0.01, len(table))
+    return table
+
+
+def test_summary_tells_targets_rivalry_and_the_papers_claims():
+    table = made_up(
+        pti_traversal={"valence_rmse": 0.5, "arousal_rmse": 0.1, "identity_cos": 0.5, "different_published": 0.96},
+        pti={"valence_rmse": 0.3, "arousal_rmse": 0.05, "identity_cos": 0.8, "pose_rmat": 0.5},
+        traversal={"valence_rmse": 0.5, "arousal_rmse": 0.3, "identity_cos": 0.6, "different_published": 0.9},
+    )
+    found = chain.summarize(table)
+    ours = found["methods"]["pti_traversal"]
+    assert ours["valence_rmse"]["met"] is False and ours["arousal_rmse"]["met"] is True
+    assert ours["different_published"]["met"] is True and "met" not in ours["fps"]
+    standings = {name: entry["standing"] for name, entry in found["rivalry"].items()}
+    assert standings == {
+        "different_published": "better",
+        "valence_rmse": "within noise",
+        "arousal_rmse": "better",
+        "pose_rmat": "within noise",
+        "identity_tc": "within noise",
+    }
+    holds = {(entry["method"], entry["claim"], entry["measure"]): entry["holds"] for entry in found["claims"]}
+    assert holds == {
+        ("pti", "keeps more", "valence_rmse"): "holds",
+        ("pti", "keeps more", "arousal_rmse"): "holds",
+        ("pti", "keeps more", "pose_rmat"): "holds",
+        ("pti", "hides less", "identity_cos"): "holds",
+        ("traversal", "hides more", "identity_cos"): "does not hold",
+        ("traversal", "keeps less", "valence_rmse"): "within noise",
+        ("traversal", "keeps less", "arousal_rmse"): "holds",
+    }
+
+
+def test_page_shows_every_measure_and_what_is_missing():
+    table = made_up(pti_traversal={"coverage": 1.0})
+    table.loc[table["method"] == chain.ORIGINAL, "coverage"] = math.nan
+    table["different_rendered"] = math.nan
+    results = chain.summarize(table) | {
+        "machine": {"processor": "Abacus", "cores": 2, "card": "none"},
+        "thresholds": {"published": 0.6, "rendered": None},
+        "clips": ["c0"],
+        "withheld": {"c9": "no face found"},
+        "frames": 10,
+    }
+    text = chain.page(results)
+    rows = {line.split(" | ")[0][2:]: line.strip("| ").split(" | ") for line in text.splitlines() if line[:2] == "| "}
+    assert all(measure.title in rows for measure in chain.MEASURES.values())
+    assert rows[chain.MEASURES["coverage"].title][1:5] == ["≥ 1", "met", "–", "1.00 ± 0.06"]
+    assert rows[chain.MEASURES["different_rendered"].title][2:] == ["n/a"] * 5
+    assert "Abacus, cores: 2, card: none" in text and "c9 (no face found)" in text and "not calibrated" in text
+
+
+def test_thresholds_come_from_the_judge_and_from_the_benchmark_of_the_networks(tmp_path):
+    assert chain.thresholds(None) == {"published": 0.6, "rendered": None}
+    stagefile.write_json(tmp_path / "e.json", {"operating_points": {"dlib": {"published": 0.6, "rendered": 0.41}}})
+    assert chain.thresholds(str(tmp_path / "e.json")) == {"published": 0.6, "rendered": 0.41}
+
+
+# The sweep
+
+
+def walks(rows):
+    names = ["weight_decay", "top_k", "alpha", "steps", "share", "identity_distance", "valence_rmse", "arousal_rmse"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def test_recommended_is_the_shortest_walk_that_reaches_at_the_least_cost():
+    table = walks(
+        [
+            (math.nan, math.nan, -0.75, 0, 1.0, 0.9, 0.0, 0.0),
+            (1.0, 0, -0.75, 300, 0.90, 0.5, 0.1, 0.1),
+            (1.0, 0, -0.75, 1000, 0.96, 0.6, 0.3, 0.3),
+            # Costs less, but is longer than the one above.
+            (1.0, 0, -0.75, 3000, 0.99, 0.7, 0.1, 0.1),
+            (1.0, 50, -0.75, 3000, 0.95, 0.6, 0.2, 0.3),
+            (1.0, 50, -0.75, 1000, 0.94, 0.6, 0.1, 0.1),
+        ]
+    )
+    chosen, reached = chain.recommended(table, "share")
+    assert reached and (chosen["top_k"], chosen["steps"]) == (50, 3000)
+    chosen, reached = chain.recommended(table.assign(share=[1.0, 0.2, 0.5, 0.7, 0.7, 0.1]), "share")
+    assert not reached and (chosen["top_k"], chosen["steps"]) == (0, 3000)
+
+
+def test_pooling_takes_root_mean_squares_of_rmse_and_means_of_the_rest():
+    start = chain.Setting(math.nan, math.nan, -0.75, 0)
+    rows = [
+        {"clip": clip, **setting._asdict(), "share": share, "valence_rmse": error}
+        for setting in (start, chain.Setting(3.0, 50, -0.75, 1000))
+        for clip, share, error in (("a", 0.0, 0.3), ("b", 1.0, 0.4))
+    ]
+    found = chain.pooled(pd.DataFrame(rows).astype({"top_k": "Int64"}))
+    assert len(found) == 2
+    np.testing.assert_allclose(found["share"], 0.5)
+    np.testing.assert_allclose(found["valence_rmse"], math.sqrt((0.09 + 0.16) / 2))
+
+
+def test_the_grid_holds_the_setting_in_use_once():
+    inside = chain.Setting(chain.WEIGHT_DECAYS[0], chain.TOP_KS[0], -0.75, chain.STEPS[0])
+    count = len(chain.WEIGHT_DECAYS) * len(chain.TOP_KS) * len(chain.STEPS)
+    assert len(chain.grid(inside)) == count
+    outside = inside._replace(steps=17)
+    assert len(chain.grid(outside)) == count + 1 and outside in chain.grid(outside)
+
+
+SIDE = 16
+NETWORKS = {
+    "generator": (
+        Generator,
+        {"z_dim": 8, "w_dim": 8, "img_resolution": SIDE, "channel_base": 128, "channel_max": 16, "num_layers": 4},
+    ),
+    "identity": (FaceEmbedder, {"widths": [8, 16], "dimensions": 16, "size": SIDE, "inner": SIDE}),
+    "affect": (FaceAttributes, {"widths": [8, 16], "size": SIDE, "inner": SIDE}),
+}
+
+
+def test_scorers_are_those_of_the_score_stage(tmp_path):
+    torch.manual_seed(0)
+    for name, (network, constructor) in NETWORKS.items():
+        models.save(tmp_path / f"{name}.safetensors", network(**constructor).eval(), constructor)
+    paths = {name: str(tmp_path / f"{name}.safetensors") for name in NETWORKS}
+    generator, identity, affect = (models.load(path) for path in paths.values())
+    pivots = generator.mapping(torch.randn(9, 8, generator=torch.Generator().manual_seed(1))).numpy()
+    latents = np.full((10, 2, *pivots.shape[1:]), np.nan, np.float32)
+    latents[:9, 1] = pivots
+    with stagefile.write(tmp_path / "invert.h5") as file:
+        file["latents"] = latents
+    with stagefile.write(tmp_path / "tune.h5") as file:
+        file.create_group("track_001")
+    options = {"samples": 40, "clip-samples": 6, "threshold": 0.5, "weight-decay": 2.0, "seed": 3}
+    score.main(
+        [
+            *(f"--{name}={value}" for name, value in (paths | options).items()),
+            *(f"--latents={tmp_path / 'invert.h5'}", f"--tuned={tmp_path / 'tune.h5'}", "--device=cpu"),
+            *(f"--output={tmp_path / 'score.h5'}", f"--report={tmp_path / 'score.json'}"),
+        ]
+    )
+    settings = argparse.Namespace(batch=16, **{name.replace("-", "_"): value for name, value in options.items()})
+    found = chain.fitted(tmp_path, 1, generator, identity, affect, settings)
+    assert set(found) == {*chain.WEIGHT_DECAYS, 2.0}
+    with stagefile.read(tmp_path / "score.h5") as file:
+        expected = traverse.read_scorers(file["track_001"])
+    for name, scorer in expected.items():
+        # Batches of another size round otherwise.
+        np.testing.assert_allclose(found[2.0][name].weight, scorer.weight, rtol=1e-4, atol=1e-6)

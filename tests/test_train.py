@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+from torch import nn
+from torch.nn import functional as F
+
+from peekaboo import stagefile
+from peekaboo.synth import train
+from peekaboo.synth.head import IDENTITY, N_PARAMETERS
+
+
+def write_renders(path, identities=4, images=3, held_out=1, size=16):
+    rng = np.random.default_rng(0)
+    n = identities * images
+    with stagefile.write(path) as file:
+        for name in ("images", "recorded"):
+            file[name] = rng.integers(0, 256, (n, size, size, 3), np.uint8)
+        file["parameters"] = rng.standard_normal((n, N_PARAMETERS)).astype(np.float32)
+        file["identity"] = np.repeat(np.arange(identities), images)
+        file.attrs["held_out"] = held_out * images
+        for name in train.TRUTHS:
+            file[name] = np.zeros(n, np.float32)
+        return file["images"][:], file["recorded"][:]
+
+
+def test_states_of_one_identity_share_its_parameters_alone():
+    parameters = train.sample_renders(np.random.default_rng(0), 5, 3).reshape(5, 3, N_PARAMETERS)
+    same = (parameters == parameters[:, :1]).all((0, 1))
+    np.testing.assert_array_equal(np.flatnonzero(same), IDENTITY)
+
+
+def test_renders_are_read_from_the_file(tmp_path):
+    images, recorded = write_renders(tmp_path / "renders.h5")
+    renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
+    assert renders.trained == 9
+    assert renders.held().tolist() == [9, 10, 11]
+    indices = torch.tensor([7, 2])
+    found = renders.picture(indices)
+    np.testing.assert_array_equal(((found + 1) * 127.5).round().permute(0, 2, 3, 1).numpy(), images[[7, 2]])
+    np.testing.assert_array_equal(renders.recorded[2], recorded[2])
+    assert torch.equal(renders.batch(5, 4), renders.batch(5, 4))
+    assert renders.batch(5, 1000).max() < renders.trained
+
+
+def test_photographs_are_seeded_and_come_from_both_kinds(tmp_path):
+    write_renders(tmp_path / "renders.h5")
+    renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
+    indices = torch.zeros(64, dtype=torch.long)
+    first, second = (renders.photograph(indices, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(first, second)
+    drawn, recorded = (
+        torch.from_numpy(np.array(images[:1])).permute(0, 3, 1, 2) / 127.5 - 1
+        for images in (renders.images, renders.recorded)
+    )
+    to_drawn, to_recorded = ((first - x).square().mean([1, 2, 3]) for x in (drawn, recorded))
+    share = (to_drawn < to_recorded).float().mean()
+    assert 0.3 < share < 0.7
+
+
+def test_verification_auc_is_the_rank_statistic():
+    rng = np.random.default_rng(0)
+    identity = np.repeat(np.arange(10), 4)
+    embeddings = F.normalize(
+        torch.from_numpy(rng.standard_normal((40, 8)) + 2 * rng.standard_normal((10, 8))[identity])
+    )
+    pairs = np.triu_indices(40, 1)
+    cosines, same = (embeddings @ embeddings.T).numpy()[pairs], (identity[:, None] == identity)[pairs]
+    expected = mannwhitneyu(cosines[same], cosines[~same]).statistic / (same.sum() * (~same).sum())
+    assert train.verification_auc(embeddings, torch.from_numpy(identity)) == pytest.approx(expected)
+
+
+def test_arcface_widens_the_angle_to_the_true_class():
+    cosines = torch.tensor([[0.6, 0.2], [0.1, 0.5]], dtype=torch.float64)
+    labels = torch.tensor([0, 1])
+    expected = 0.0
+    for row, label in zip(cosines.tolist(), labels.tolist(), strict=True):
+        logits = [8 * np.cos(np.arccos(c) + (0.3 if i == label else 0)) for i, c in enumerate(row)]
+        expected -= logits[label] - np.log(np.exp(logits).sum())
+    assert train.arcface(cosines, labels, 8, 0.3).item() == pytest.approx(expected / 2)
+
+
+def test_pyramid_loss_is_blind_to_nothing_but_equality():
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert train.pyramid_loss(images, images) == 0
+    # A constant difference shows in the pixels of three scales and in no step.
+    assert train.pyramid_loss(images + 0.1, images).item() == pytest.approx(0.3, rel=1e-4)
+
+
+@pytest.mark.parametrize("stopped", [500, 700])
+def test_a_training_goes_on_from_its_checkpoint(tmp_path, stopped):
+    settings = {"steps": 1000, "learning_rate": 0.01}
+
+    def trained(folder, until):
+        torch.manual_seed(0)
+        net = nn.Linear(3, 1)
+        run = train.Run(folder, settings, {"net": net}, ["net"])
+        for step in run:
+            if step == until:
+                break
+            x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+            run.descend((net(x).sum(1) - x.sum(1)).square().mean())
+            if step % 100 == 0:
+                run.log(step, loss=1.0)
+        return net.weight.detach()
+
+    whole = trained(tmp_path / "whole", None)
+    trained(tmp_path / "broken", stopped)
+    assert torch.equal(trained(tmp_path / "broken", None), whole)
+    curve = [json.loads(line)["step"] for line in (tmp_path / "whole" / "curve.jsonl").read_text().splitlines()]
+    assert curve == list(range(0, 1000, 100))
