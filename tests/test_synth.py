@@ -11,8 +11,6 @@ from peekaboo.synth import render
 from peekaboo.synth.head import ACTIONS, EXPRESSIONS, PARAMETERS
 
 MODEL = Path(__file__).parents[2] / "shared" / "data" / "ict_facekit.npz"
-DEMO = Path(__file__).parents[1] / "resources" / "demo"
-DEMO_SEED = 3
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +63,12 @@ def test_vertices_turn_by_the_rotation_truth(head):
 
 def test_rotation_follows_from_the_landmark_truth(head):
     width, height = 320, 256
-    focal = render.CAMERA * height / render.FIELD
-    camera = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
     flip = np.diag([1.0, -1.0, -1.0])
     # The chin gives way to the neck a little.
     firm = head.stiffness[head.landmarks] > 0.999
     for parameters in samples(2, 5, framing=0):
+        focal = heads.camera_distance(parameters) * height / render.FIELD
+        camera = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
         still = parameters.copy()
         still[PARAMETERS["rotation"]] = 0
         solid = render.pose(head, still)[head.landmarks[firm]] @ flip
@@ -128,6 +126,8 @@ def test_same_vector_same_bytes_in_any_thread(head):
 
 def test_every_entry_acts_on_the_picture(head):
     parameters = samples(6, 4, rotation=0)
+    # The colour of headwear shows where there is some.
+    parameters[:2, PARAMETERS["headwear"].start] = 2
     silent = []
     for entry in range(heads.N_PARAMETERS):
         change = 0
@@ -164,6 +164,79 @@ def test_clear_expressions(name, valence, arousal):
     assert found[:2] == pytest.approx((valence, arousal), abs=0.06)
 
 
+def test_no_entry_of_the_state_colours_the_person():
+    parameters = samples(10, 1)[0]
+    person = heads.colours(parameters)[:5]
+    for entry in heads.STATE:
+        changed = parameters.copy()
+        changed[entry] += 1.5
+        assert np.array_equal(heads.colours(changed)[:5], person)
+
+
+def test_action_units_of_clear_expressions():
+    rest = heads.action_units(acting("neutral"))
+    smile = heads.action_units(acting("smile"))
+    cry = heads.action_units(acting("cry"))
+    assert all(0 <= value <= 1 for units in (rest, smile, cry) for value in units.values())
+    # The infant's wide eyes are the only unit at rest.
+    assert max(value for unit, value in rest.items() if unit != "AU5") < 0.1
+    assert min(smile["AU6"], smile["AU12"]) > 0.7 and max(smile["AU4"], smile["AU15"]) < 0.1
+    assert min(cry["AU4"], cry["AU9"], cry["AU20"]) > 0.7
+    blink = heads.action_units(acting("blink"))
+    assert min(blink["AU43"], blink["AU45"]) > 0.9 and cry["AU45"] < 0.1
+    assert heads.action_units(acting("tongue"))["AU19"] > 0.9
+
+
+def test_headwear_is_rare_and_seldom_half_there():
+    worn = np.array([heads.headwear(row) for row in samples(11, 4000)])
+    assert (worn > 0.5).mean(0) == pytest.approx([0.15, 0.09], abs=0.02)
+    assert ((worn > 0.1) & (worn < 0.9)).mean() < 0.07
+
+
+def test_background_is_kept_where_no_head_is(head):
+    background = np.random.default_rng(0).integers(0, 256, (128, 160, 3), np.uint8)
+    parameters = samples(12, 1)[0]
+    image, truth = render.frame(head, parameters, 160, 128, background=background)
+    plain, _ = render.frame(head, parameters, 160, 128)
+    hull = np.zeros((128, 160), np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.rint(truth.landmarks).astype(np.int32)), 1)
+    inner = cv2.erode(hull, np.ones((5, 5))) > 0
+    # Two pictures over different backgrounds agree just where the head hides both.
+    other, _ = render.frame(head, parameters, 160, 128, background=255 - background)
+    hidden = (image == other).all(2)
+    assert hidden[inner].all() and np.array_equal(image[inner], plain[inner])
+    free = cv2.dilate(hidden.astype(np.uint8), np.ones((3, 3))) == 0
+    assert free.mean() > 0.1
+    assert np.array_equal(image[free], background[free])
+    with pytest.raises(ValueError, match=r"expected a background uint8 \[128, 160, 3\]"):
+        render.frame(head, parameters, 160, 128, background=background[:-1])
+
+
+def test_tongue_comes_out_between_the_lips(head):
+    shown = {}
+    for name in ("open_mouth", "tongue"):
+        points = render.pose(head, acting(name))
+        tongue = np.unique(head.triangles[head.kinds == 3])
+        # How far its tip is before the middle of the lower lip, cm.
+        shown[name] = points[tongue, 2].max() - points[head.landmarks[57], 2]
+    assert shown["tongue"] > shown["open_mouth"] + 1.5
+
+
+def test_closed_lids_hide_the_eyes(head):
+    bright = samples(13, 12, rotation=0, gaze=0, iris=0, headwear=-1)
+    showing = []
+    for row in bright:
+        row[PARAMETERS["expression"]] = acting("blink")[PARAMETERS["expression"]]
+        points = render.pose(head, row)
+        place = np.ascontiguousarray(render._project(points, heads.camera_distance(row)))
+        matrix = render.alignment(place[head.landmarks, :2].astype(np.float64), 128)
+        place[:, :2] = place[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+        drawn, _ = render._raster(place.astype(np.float32), head.triangles, 128, 128)
+        showing.append((head.kinds[drawn[drawn >= 0]] == 4).sum())
+    assert np.median(showing) <= 2
+    assert max(showing) < 40
+
+
 def test_samples_hold_every_expression_and_mostly_infants():
     parameters = samples(8, 2000)
     classes = np.bincount([heads.affect(row)[2] for row in parameters], minlength=len(EXPRESSIONS)) / len(parameters)
@@ -187,72 +260,6 @@ def test_gaze_moves_the_iris(head):
         assert truth.gaze[0] == pytest.approx(24 * np.tanh(left / 2), abs=1e-4)
     # The head's left is the picture's right.
     assert places[1] - places[0] > 0.15
-
-
-def test_hidden_share_is_the_visibility_truth(head):
-    from peekaboo.synth import clips
-
-    parameters = clips.script(DEMO_SEED, 96, 4.0)
-    hidden = 0
-    for index, (image, truth, visibility) in enumerate(clips.draw(head, parameters, 128)):
-        if index > 70:
-            bare, _ = render.frame(head, parameters[index], 128, 128)
-            hull = np.zeros((128, 128), np.uint8)
-            cv2.fillConvexPoly(hull, cv2.convexHull(np.rint(truth.landmarks).astype(np.int32)), 1)
-            changed = (np.abs(image.astype(int) - bare).max(2) > 4)[hull > 0].mean()
-            assert visibility == pytest.approx(1 - changed, abs=0.1)
-        hidden += visibility < 0.7
-    assert 5 <= hidden <= 8
-
-
-def test_script_tells_its_story():
-    from peekaboo.synth import clips
-
-    parameters = clips.script(DEMO_SEED, 96, 4.0)
-    story = [EXPRESSIONS[heads.affect(row)[2]] for row in parameters]
-    changes = [name for i, name in enumerate(story) if i == 0 or story[i - 1] != name]
-    assert changes == ["neutral", "smile", "neutral", "distress", "cry", "neutral"]
-    yaw = [Rotation.from_matrix(heads.rotation(row)).as_euler("YXZ", degrees=True)[0] for row in parameters]
-    assert 30 < max(yaw) < 38
-    # Nothing jumps between two frames.
-    assert np.abs(np.diff(yaw)).max() < 9
-    assert np.ptp(parameters[:, heads.IDENTITY], 0).max() == 0
-
-
-def test_clip_is_written_with_its_truth(head, tmp_path):
-    from peekaboo import media
-    from peekaboo.synth import clips
-
-    clip, arrays = tmp_path / "infant.mp4", tmp_path / "infant.npz"
-    options = ["--seed", "1", "--size", "96", "--seconds", "1", "--rate", "12"]
-    clips.main(["--head", str(MODEL), *options, "--output", str(clip), "--truth", str(arrays)])
-    info = media.probe(clip)
-    assert (info.width, info.height, info.n_frames) == (96, 96, 12)
-    with np.load(arrays) as truth:
-        assert np.allclose(truth["times"], [float(time) for time in info.times])
-        assert truth["rotation"].shape == (12, 3, 3)
-        assert truth["landmarks68"].shape == (12, 68, 2)
-        drawn = list(clips.draw(head, clips.script(1, 12, 1.0), 96))
-        assert np.allclose(truth["visibility"], [visible for _, _, visible in drawn])
-    for decoded, (image, _, _) in zip(media.frames(clip), drawn, strict=True):
-        assert np.abs(decoded.astype(float) - image).mean() < 6
-
-
-def test_bundled_clip_has_its_truth(head):
-    from peekaboo import media
-    from peekaboo.synth import clips
-
-    clip = DEMO / "infant.mp4"
-    assert clip.stat().st_size < 400_000
-    info = media.probe(clip)
-    assert (info.width, info.height, info.n_frames, info.rate) == (256, 256, 96, 24)
-    parameters = clips.script(DEMO_SEED, 96, 4.0)
-    with np.load(DEMO / "infant_truth.npz") as truth:
-        assert np.array_equal(truth["identity"], parameters[0, heads.IDENTITY])
-        for index in (0, 40, 72):
-            expected = render.frame(head, parameters[index], 256, 256)[1]
-            assert np.allclose(truth["landmarks68"][index], expected.landmarks, atol=1e-2)
-            assert np.allclose(truth["rotation"][index], expected.rotation, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -270,7 +270,8 @@ def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 def crop_rotation(model: head.HeadModel, parameters: np.ndarray, truth: render.Truth) -> np.ndarray:
     """The head's rotation [3, 3] as the aligned crop shows it: the truth's, turned as the crop was in its plane."""
     points = render.pose(model, parameters)[model.landmarks].astype(np.float64)
-    seen = points[:, :2] * [1, -1] * (render.CAMERA / (render.CAMERA - points[:, 2:]))
+    distance = head.camera_distance(parameters)
+    seen = points[:, :2] * [1, -1] * (distance / (distance - points[:, 2:]))
     turn = similarity(seen, truth.landmarks.astype(np.float64))[:, :2]
     cosine, sine = turn[:, 0] / np.hypot(*turn[:, 0])
     # Rows of pictures run down, the camera's y runs up.

@@ -93,7 +93,7 @@ def _hand(rng: np.random.Generator, skin: np.ndarray) -> list[tuple]:
         parts += [_part(knuckle, middle, (0.15, 0.135), skin), _part(middle, tip, (0.135, 0.11), skin)]
         nail = (tip[0], tip[1] - 0.03)
         parts.append(_part(nail, nail, (0.055, 0.055), 0.5 * rosy + 0.5 * skin + 12, bulge=0.4, gloss=0.3))
-    parts.append(_part((-0.1, 0.3), (0.1, 0.02), (0.47, 0.44), skin, bulge=0.7))
+    parts.append(_part((-0.1, 0.3), (0.1, 0.02), (0.47, 0.44), skin, bulge=0.45, gloss=0))
     return parts
 
 
