@@ -94,6 +94,28 @@ def ffhq_crop(marks, size):
     return cv2.getAffineTransform(corners, np.float32([[-0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]]))
 
 
+def test_a_thinned_head_moves_as_the_whole(head):
+    thin = heads.thinned(head, 80)
+    parameters = heads.sample(np.random.default_rng(3), 1)[0]
+    whole, part = render.pose(head, parameters), render.pose(thin, parameters)
+    assert len(part) == 80
+    np.testing.assert_allclose(part[:68], whole[head.landmarks], atol=1e-3)
+    assert np.linalg.norm(part[:, None] - whole[None], axis=2).min(1).max() < 1e-3
+    with pytest.raises(ValueError, match="68"):
+        heads.thinned(head, 60)
+
+
+def test_a_description_places_the_landmarks_where_the_picture_has_them(head):
+    thin = heads.thinned(head, 70)
+    for parameters in heads.sample(np.random.default_rng(4), 3):
+        found = render.description(thin, parameters)
+        truth = render.aligned(head, parameters, 64)[1]
+        # Shares of the side count from the first pixel's corner less half a pixel.
+        places = (found[: 2 * 70].reshape(70, 2)[:68] + 0.5) * 64 - 0.5
+        np.testing.assert_allclose(places, truth.landmarks, atol=0.02)
+        np.testing.assert_array_equal(found[-heads.N_PARAMETERS :], parameters)
+
+
 def test_aligned_picture_is_the_ffhq_crop_of_the_frame(head):
     size = 64
     for parameters in samples(3, 6, framing=0):

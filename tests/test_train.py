@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peekaboo import stagefile
+from peekaboo.nets.stylegan3 import Generator
 from peekaboo.synth import train
 from peekaboo.synth.head import IDENTITY, N_PARAMETERS
 
@@ -18,7 +21,13 @@ def write_renders(path, identities=4, images=3, held_out=1, size=16):
     with stagefile.write(path) as file:
         for name in ("images", "recorded"):
             file[name] = rng.integers(0, 256, (n, size, size, 3), np.uint8)
-        file["parameters"] = rng.standard_normal((n, N_PARAMETERS)).astype(np.float32)
+        for prefix, rows in (("", n), ("draws/", 500)):
+            parameters = rng.standard_normal((rows, N_PARAMETERS)).astype(np.float32)
+            file[f"{prefix}parameters"] = parameters
+            # Products are what one linear layer can't read.
+            file[f"{prefix}description"] = np.hstack(
+                [5 + parameters[:, :3] * parameters[:, 3:6], 9 * parameters[:, :2]]
+            )
         file["identity"] = np.repeat(np.arange(identities), images)
         file.attrs["held_out"] = held_out * images
         for name in train.TRUTHS:
@@ -43,6 +52,52 @@ def test_renders_are_read_from_the_file(tmp_path):
     np.testing.assert_array_equal(renders.recorded[2], recorded[2])
     assert torch.equal(renders.batch(5, 4), renders.batch(5, 4))
     assert renders.batch(5, 1000).max() < renders.trained
+
+
+def test_descriptions_are_standardised(tmp_path):
+    write_renders(tmp_path / "renders.h5")
+    renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
+    spread, mean = torch.std_mean(renders.drawn_description, 0)
+    torch.testing.assert_close(mean, torch.zeros(5), atol=0.05, rtol=0)
+    torch.testing.assert_close(spread, torch.ones(5), atol=0.05, rtol=0)
+    # A parameter in a description of the renders is on the scale of the draws.
+    torch.testing.assert_close(renders.description[:, 3:], renders.parameters[:, :2], atol=0.3, rtol=0.1)
+
+
+def test_the_mapping_learns_what_the_parameters_mean(tmp_path):
+    write_renders(tmp_path / "renders.h5")
+    renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
+    torch.manual_seed(0)
+    net = Generator(N_PARAMETERS, 64, 16, mapping_kwargs={"lr_multiplier": 1}, num_layers=2, channel_base=64)
+    train.learn_mapping(renders, {"steps": 200, "batch": 64, "learning_rate": 4e-3}, tmp_path / "mapping", net)
+    curve = [json.loads(line) for line in (tmp_path / "mapping" / "curve.jsonl").read_text().splitlines()]
+    assert curve[1]["loss"] < 0.5 * curve[0]["loss"]
+    assert curve[-1].keys() == {"step", "explained"}
+
+
+def test_processes_share_a_batch_and_descend_as_one(tmp_path):
+    script = tmp_path / "descend.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from torch import distributed, nn\n"
+        "from peekaboo.synth import train\n"
+        "if distributed.is_torchelastic_launched():\n"
+        "    distributed.init_process_group()\n"
+        "torch.manual_seed(0)\n"
+        "net = nn.Linear(3, 1)\n"
+        "folder = Path(sys.argv[1])\n"
+        "run = train.Run(folder, {'steps': 20, 'learning_rate': 0.1}, {'net': net}, ['net'])\n"
+        "for step in run:\n"
+        "    x = train.share(torch.randn(8, 3, generator=torch.Generator().manual_seed(step)))\n"
+        "    run.descend((net(x).sum(1) - x.sum(1)).square().mean())\n"
+    )
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, how in (("one", []), ("two", launch)):
+        subprocess.run([sys.executable, *how, script, tmp_path / name], check=True, capture_output=True, timeout=120)
+    one, two = (torch.load(tmp_path / name / "checkpoint.pt")["net"] for name in ("one", "two"))
+    torch.testing.assert_close(one["weight"], two["weight"])
+    assert (one["weight"] - 1).abs().max() < (nn.Linear(3, 1).weight - 1).abs().max()
 
 
 def test_photographs_are_seeded_and_come_from_both_kinds(tmp_path):

@@ -128,7 +128,15 @@ class FaceAttributes(nn.Module):
         Returns valence and arousal `[B]` in [-1, 1], age `[B]` in 0 (newborn) to 1 (adult), sex `[B]` as the logit of
         male, expression `[B, 7]` as logits in the order of `expressions`.
         """
-        y = self.head(self.trunk(inner_face(images, self.size, self.inner))[-1])
+        return self.read(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map RGB images `[B, 3, S, S]` in [-1, 1] to the last feature map."""
+        return self.trunk(inner_face(images, self.size, self.inner))[-1]
+
+    def read(self, features: Tensor) -> dict[str, Tensor]:
+        """Read the last feature map, see `forward`."""
+        y = self.head(features)
         return {
             "valence": y[:, 0].tanh(),
             "arousal": y[:, 1].tanh(),
@@ -139,16 +147,18 @@ class FaceAttributes(nn.Module):
 
 
 class PerceptualFeatures(nn.Module):
-    """Features of a network that reads a rendered head's parameters, compared as LPIPS does (Zhang et al. 2018)."""
+    """Features of a network that reads what a render shows, compared as LPIPS does (Zhang et al. 2018)."""
 
-    def __init__(self, widths: list[int], parameters: int, size: int = 64) -> None:
+    def __init__(self, widths: list[int], outputs: int, size: int) -> None:
         super().__init__()
         self.size = size
         self.trunk = ResidualTrunk(3, widths)
-        self.head = Head(widths[-1], size >> len(widths), 128, parameters)
+        self.head = Head(widths[-1], size >> len(widths), 128, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map RGB images `[B, 3, S, S]` in [-1, 1] to the parameters `[B, parameters]` that they were rendered from."""
+        """Map RGB images `[B, 3, S, S]` in [-1, 1] to their standardised description `[B, outputs]`, see
+        `synth.render.description`.
+        """
         return self.head(self.trunk(resized(images, self.size))[-1])
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:

@@ -462,8 +462,9 @@ def measure_affect(network: nn.Module, held: HeldOut) -> list[dict[str, Any]]:
 
 def measure_perceptual(network: nn.Module, held: HeldOut) -> list[dict[str, Any]]:
     """Share of the variance of each group of render parameters that the network reads off the pictures."""
-    # Every parameter has variance 1.
-    errors = np.square(judged(network, held.pictures["clean"]) - held.parameters).mean(0)
+    # A description ends with the parameters, each of variance 1.
+    read = judged(network, held.pictures["clean"])[:, -held.parameters.shape[1] :]
+    errors = np.square(read - held.parameters).mean(0)
     groups = head.PARAMETERS.items()
     return [row("perceptual", f"{name}: variance explained", 100 * (1 - errors[p].mean()), "%") for name, p in groups]
 

@@ -4,6 +4,7 @@ Built on the ICT-FaceKit light model (github.com/ICT-VGL/ICT-FaceKit, MIT licenc
 1 unit = 1 cm, x to the head's left, y up, z forward.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -765,6 +766,32 @@ def load(path: str | Path) -> HeadModel:
         eye_offset=offsets.astype(np.float32),
         light_reach=reach,
         open_to=open_to,
+    )
+
+
+def thinned(head: HeadModel, count: int) -> HeadModel:
+    """Return the model with `count` of its vertices alone, for `render.pose`: the landmarks, then each the farthest.
+
+    It has nothing to draw. Raises ValueError if there are fewer than 68 vertices to keep.
+    """
+    if count < len(head.landmarks):
+        raise ValueError(f"thinned: expected at least {len(head.landmarks)} vertices, the landmarks, found {count}")
+    kept = list(head.landmarks)
+    distance = np.linalg.norm(head.neutral[:, None] - head.neutral[kept], axis=2).min(1)
+    # The body is drawn out far below the picture.
+    distance[head.neutral[:, 1] < -16] = 0
+    while len(kept) < count:
+        kept.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(head.neutral - head.neutral[kept[-1]], axis=1))
+    return dataclasses.replace(
+        head,
+        neutral=head.neutral[kept],
+        basis=np.ascontiguousarray(head.basis.reshape(len(head.basis), -1, 3)[:, kept].reshape(len(head.basis), -1)),
+        infant=head.infant[kept],
+        jacobian=head.jacobian[kept],
+        stiffness=head.stiffness[kept],
+        landmarks=np.arange(len(head.landmarks), dtype=np.int32),
+        triangles=np.empty((0, 3), np.int32),
     )
 
 

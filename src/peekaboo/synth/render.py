@@ -498,6 +498,17 @@ def _truth(parameters: np.ndarray, landmarks: np.ndarray) -> Truth:
     )
 
 
+def _crop(parameters: np.ndarray, marks: np.ndarray, size: int) -> np.ndarray:
+    """Return the FFHQ crop of landmarks [68, 2], moved by the framing entries: float64 [2, 3], as `alignment`'s."""
+    matrix = alignment(marks, size)
+    right, down, scale = parameters[PARAMETERS["framing"]]
+    centre = (size - 1) / 2
+    factor = float(np.exp(0.03 * scale))
+    matrix *= factor
+    matrix[:, 2] += centre * (1 - factor) + 0.015 * size * np.array([right, down])
+    return matrix
+
+
 def aligned(head: HeadModel, parameters: np.ndarray, size: int = 64, supersample: int = 2) -> tuple[np.ndarray, Truth]:
     """Draw parameters [P] straight into the FFHQ-aligned crop: uint8 RGB [S, S, 3], never resampled, and its truth.
 
@@ -505,14 +516,34 @@ def aligned(head: HeadModel, parameters: np.ndarray, size: int = 64, supersample
     """
     points = pose(head, parameters)
     marks = _project(points[head.landmarks], heads.camera_distance(parameters))[:, :2].astype(np.float64)
-    matrix = alignment(marks, size)
-    right, down, scale = parameters[PARAMETERS["framing"]]
-    centre = (size - 1) / 2
-    factor = float(np.exp(0.03 * scale))
-    matrix *= factor
-    matrix[:, 2] += centre * (1 - factor) + 0.015 * size * np.array([right, down])
+    matrix = _crop(parameters, marks, size)
     image = _draw(head, parameters, points, matrix, (size, size), supersample)
     return image, _truth(parameters, marks @ matrix[:, :2].T + matrix[:, 2])
+
+
+def description(head: HeadModel, parameters: np.ndarray) -> np.ndarray:
+    """Say what the aligned crop of parameters [P] shows, as numbers that the picture depends on smoothly: float32 [D].
+
+    Column and row of every vertex (shares of the crop's side) and its depth on the same scale, gamma-coded colours,
+    amounts of everything painted on, weights of the actions, gaze, rotation matrix, and the parameters themselves.
+    """
+    points = pose(head, parameters)
+    projected = _project(points, heads.camera_distance(parameters))
+    matrix = _crop(parameters, projected[head.landmarks, :2].astype(np.float64), 1)
+    places = projected[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    depths = points[:, 2] * np.sqrt(np.linalg.det(matrix[:, :2]))
+    return np.concatenate(
+        [
+            places.ravel(),
+            depths,
+            (heads.colours(parameters) ** (1 / 2.2)).ravel(),
+            _look(parameters),
+            heads.actions(parameters),
+            heads.gaze(parameters),
+            heads.rotation(parameters).ravel(),
+            parameters,
+        ]
+    ).astype(np.float32)
 
 
 def frame(

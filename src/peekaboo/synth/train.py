@@ -11,14 +11,14 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -28,6 +28,7 @@ from peekaboo.nets.residual import (
     INNER,
     FaceAttributes,
     FaceEmbedder,
+    Head,
     PerceptualFeatures,
     RestyleEncoder,
     inner_face,
@@ -41,12 +42,18 @@ STYLING_RATE = 8
 TRUTHS = ("valence", "arousal", "expression", "age", "sex")
 
 
-_head: head.HeadModel  # one a process, set by `_load_head`
+_head: head.HeadModel  # one a process, set by `_load_head`, as is the one of fewer vertices
+_thin: head.HeadModel
 
 
-def _load_head(path: str) -> None:
-    global _head
+def _load_head(path: str, vertices: int) -> None:
+    global _head, _thin
     _head = head.load(path)
+    _thin = head.thinned(_head, vertices)
+
+
+def _describe(parameters: np.ndarray) -> np.ndarray:
+    return np.stack([render.description(_thin, p) for p in parameters])
 
 
 def _render(job: tuple[np.ndarray, int], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,16 +79,20 @@ def sample_renders(rng: np.random.Generator, identities: int, images: int) -> np
 
 
 def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: str) -> None:
-    """Render the training set to HDF5: images, the same as recorded, parameters, one dataset per truth, identity
-    number; held-out ones last.
+    """Render the training set to HDF5: images, the same as recorded, parameters, description, one dataset per truth,
+    identity number; held-out ones last. More draws have parameters and description, and no picture.
     """
-    parameters = sample_renders(np.random.default_rng(seed), settings["identities"], settings["images"])
+    rng = np.random.default_rng(seed)
+    parameters = sample_renders(rng, settings["identities"], settings["images"])
+    draws = head.sample(rng, settings["draws"])
     chunks = np.array_split(parameters, max(1, len(parameters) // 200))
     seeds = np.random.SeedSequence(seed).generate_state(len(chunks))
-    with (
-        multiprocessing.get_context("spawn").Pool(os.cpu_count(), _load_head, (head_path,)) as pool,
-        stagefile.write(output) as file,
-    ):
+    workers = (os.cpu_count(), _load_head, (head_path, settings["vertices"]))
+    with multiprocessing.get_context("spawn").Pool(*workers) as pool, stagefile.write(output) as file:
+        for prefix, rows in (("", parameters), ("draws/", draws)):
+            described = pool.imap(_describe, np.array_split(rows, max(1, len(rows) // 500)))
+            file[f"{prefix}parameters"] = rows
+            file[f"{prefix}description"] = np.concatenate(list(described))
         shape = (len(parameters), settings["size"], settings["size"], 3)
         pictures = [file.create_dataset(name, shape, "u1") for name in ("images", "recorded")]
         truths, at = np.empty((len(parameters), len(TRUTHS)), np.float32), 0
@@ -92,11 +103,32 @@ def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: st
                 dataset[here] = images
             truths[here] = truth
             at += len(truth)
-        file["parameters"] = parameters
         file["identity"] = np.repeat(np.arange(settings["identities"]), settings["images"])
         file.attrs["held_out"] = settings["held_out"] * settings["images"]
         for name, column in zip(TRUTHS, truths.T, strict=True):
             file[name] = column
+
+
+def share(batch: Tensor) -> Tensor:
+    """Return this process's part of a batch `[B]` that the processes of a training divide among them."""
+    return batch[distributed.get_rank() :: distributed.get_world_size()] if distributed.is_initialized() else batch
+
+
+def leads() -> bool:
+    """Whether this process writes the files of its training."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Make every gradient the mean over the processes of a training."""
+    if not distributed.is_initialized():
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 class Renders:
@@ -113,14 +145,23 @@ class Renders:
                 for name in ("images", "recorded")
             )
             self.parameters = torch.from_numpy(file["parameters"][:]).to(device)
+            self.draws = torch.from_numpy(file["draws/parameters"][:]).to(device)
+            described = [torch.from_numpy(file[f"{prefix}description"][:]) for prefix in ("", "draws/")]
+            spread, mean = torch.std_mean(described[1], 0)
+            # Rare extremes, a tongue put out, say, would outweigh the rest.
+            self.description, self.drawn_description = (
+                ((rows - mean) / spread.clamp(min=1e-3)).clamp(-5, 5).to(device) for rows in described
+            )
             self.identity = torch.from_numpy(file["identity"][:]).to(device)
             self.truths = {name: torch.from_numpy(file[name][:]).to(device) for name in TRUTHS}
             self.held_out = int(file.attrs["held_out"])
         self.trained = len(self.images) - self.held_out
 
     def batch(self, step: int, size: int) -> Tensor:
-        """Indices `[size]` of training renders, drawn by the step number so that a resumed run sees the same ones."""
-        return torch.randint(self.trained, [size], generator=torch.Generator().manual_seed(step))
+        """Indices of training renders, this process's share of `size`, drawn by the step number so that a resumed run
+        sees the same ones.
+        """
+        return share(torch.randint(self.trained, [size], generator=torch.Generator().manual_seed(step)))
 
     def held(self, count: int | None = None) -> Tensor:
         """Indices of the first `count` held-out renders, or of all."""
@@ -191,7 +232,8 @@ class Run:
 
     def __iter__(self) -> Iterator[int]:
         """Yield step numbers; save a checkpoint every 500 of them and after the last."""
-        for step in tqdm(range(self.first, self.steps), initial=self.first, total=self.steps, mininterval=10):
+        steps = range(self.first, self.steps)
+        for step in tqdm(steps, initial=self.first, total=self.steps, mininterval=10, disable=not leads()):
             warm = min(1, (step + 1) / 100)
             for group in self.optimiser.param_groups:
                 group["lr"] = group["rate"] * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / self.steps)) / 2)
@@ -201,6 +243,8 @@ class Run:
 
     def save(self, step: int) -> None:
         """Write the checkpoint, whole or not at all."""
+        if not leads():
+            return
         state = {name: module.state_dict() for name, module in self.modules.items()}
         with stagefile.replacing(self.checkpoint) as partial:
             torch.save(state | {"step": step, "optimiser": self.optimiser.state_dict()}, partial)
@@ -209,20 +253,16 @@ class Run:
         """Take one optimiser step down the gradient of `loss`."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(p for group in self.optimiser.param_groups for p in group["params"])
         self.optimiser.step()
 
     def log(self, step: int, **values: float) -> None:
         """Append one line to the curve."""
+        if not leads():
+            return
+        rounded = {k: round(float(v.detach() if isinstance(v, Tensor) else v), 5) for k, v in values.items()}
         with self.curve.open("a") as file:
-            file.write(
-                json.dumps(
-                    {
-                        "step": step,
-                        **{k: round(float(v.detach() if isinstance(v, Tensor) else v), 5) for k, v in values.items()},
-                    }
-                )
-                + "\n"
-            )
+            file.write(json.dumps({"step": step, **rounded}) + "\n")
 
 
 def psnr(first: Tensor, second: Tensor) -> float:
@@ -231,8 +271,8 @@ def psnr(first: Tensor, second: Tensor) -> float:
 
 
 def train_perceptual(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Regress the render parameters: features that know pose, expression, shape, light and colour apart."""
-    constructor = settings["network"] | {"parameters": renders.parameters.shape[1]}
+    """Regress what a render shows: features that know pose, expression, shape, light and colour apart."""
+    constructor = settings["network"] | {"outputs": renders.description.shape[1]}
     net = PerceptualFeatures(**constructor).to(renders.device)
     run = Run(folder, settings, {"net": net}, ["net"])
     for step in run:
@@ -240,15 +280,17 @@ def train_perceptual(renders: Renders, settings: dict[str, Any], folder: Path) -
         images = renders.photograph(indices, torch.Generator().manual_seed(step))
         with halved(renders.device):
             found = net(images)
-        loss = F.mse_loss(found.float(), renders.parameters[indices])
+        loss = F.mse_loss(found.float(), renders.description[indices])
         run.descend(loss)
         if step % 100 == 0:
             run.log(step, loss=loss)
     net.eval()
     held = renders.held()
     with torch.no_grad():
-        errors = (net(renders.picture(held)) - renders.parameters[held]).square().mean(0)
-    run.log(run.steps, **{f"explained_{name}": 1 - errors[part].mean() for name, part in head.PARAMETERS.items()})
+        errors = (net(renders.picture(held)) - renders.description[held]).square().mean(0)
+    shown, parameters = errors.split([len(errors) - head.N_PARAMETERS, head.N_PARAMETERS])
+    explained = {name: 1 - parameters[part].mean() for name, part in head.PARAMETERS.items()}
+    run.log(run.steps, explained=1 - shown.mean(), **{f"explained_{name}": v for name, v in explained.items()})
     return net, constructor
 
 
@@ -311,10 +353,15 @@ def train_identity(
 
 
 def train_affect(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Read valence, arousal, expression, age and sex off rendered faces."""
+    """Read valence, arousal, expression, age and sex off rendered faces; all else that they show is read beside it, so
+    that every picture teaches more than five numbers.
+    """
     constructor = settings["network"]
-    net = FaceAttributes(**constructor).to(renders.device)
-    run = Run(folder, settings, {"net": net}, ["net"])
+    net = FaceAttributes(**constructor)
+    side = constructor["inner"] >> len(constructor["widths"])
+    readout = Head(constructor["widths"][-1], side, 64, renders.description.shape[1]).to(renders.device)
+    net = net.to(renders.device)
+    run = Run(folder, settings, {"net": net, "readout": readout}, ["net", "readout"])
 
     def losses(found: dict[str, Tensor], indices: Tensor) -> dict[str, Tensor]:
         truth = {name: values[indices] for name, values in renders.truths.items()}
@@ -327,11 +374,14 @@ def train_affect(renders: Renders, settings: dict[str, Any], folder: Path) -> tu
         indices = renders.batch(step, settings["batch"])
         images = renders.photograph(indices, torch.Generator().manual_seed(step))
         with halved(renders.device):
-            found = net(images)
+            features = net.features(images)
+            found, read = net.read(features), readout(features)
         errors = losses({name: value.float() for name, value in found.items()}, indices)
-        run.descend(4 * (errors["valence"] + errors["arousal"] + errors["age"]) + errors["sex"] + errors["expression"])
+        loss = 4 * (errors["valence"] + errors["arousal"] + errors["age"]) + errors["sex"] + errors["expression"]
+        shown = F.mse_loss(read.float(), renders.description[indices])
+        run.descend(loss + settings["description_weight"] * shown)
         if step % 100 == 0:
-            run.log(step, **errors)
+            run.log(step, description=shown, **errors)
     net.eval()
     held = renders.held()
     with torch.no_grad():
@@ -397,18 +447,40 @@ def draw_shallow(net: Generator, layers: int, to_rgb: nn.Module, ws: Tensor, dty
     return to_rgb(x[..., margin:-margin, margin:-margin].float())
 
 
+def learn_mapping(renders: Renders, settings: dict[str, Any], folder: Path, net: Generator) -> None:
+    """Bring the mapping to where a linear layer reads from w what the picture of z shows.
+
+    It costs no pictures, and what is left for them to teach is how to draw what w says.
+    """
+    readout = nn.Linear(net.w_dim, renders.drawn_description.shape[1]).to(renders.device)
+    module = nn.ModuleDict({"mapping": net.mapping, "readout": readout})
+    run = Run(folder, settings, {"net": module}, ["net"])
+    for step in run:
+        generator = torch.Generator().manual_seed(step)
+        indices = share(torch.randint(len(renders.draws), [settings["batch"]], generator=generator))
+        loss = F.mse_loss(readout(net.mapping(renders.draws[indices])[:, 0]), renders.drawn_description[indices])
+        run.descend(loss)
+        if step % 100 == 0:
+            run.log(step, loss=loss)
+    held = renders.held()
+    with torch.no_grad():
+        found = readout(net.mapping(renders.parameters[held])[:, 0])
+    run.log(run.steps, explained=1 - F.mse_loss(found, renders.description[held]))
+
+
 def train_generator(
     renders: Renders, settings: dict[str, Any], folder: Path, perceptual: nn.Module, export: Callable[..., None]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Regress pictures from the parameters they were rendered from; a discriminator joins for sharpness.
 
-    The first layers learn head, pose and light at a low resolution, at a fraction of the cost, before the others join
-    (as Karras et al. 2018 grow their generators).
+    First the mapping learns what the parameters mean. Then the first layers learn head, pose and light at a low
+    resolution, at a fraction of the cost, before the others join (as Karras et al. 2018 grow their generators).
     """
     constructor = settings["network"] | {"z_dim": renders.parameters.shape[1]}
     net, averaged, discriminator = (
         module.to(renders.device) for module in (Generator(**constructor), Generator(**constructor), Discriminator())
     )
+    learn_mapping(renders, settings["mapping"], folder / "mapping", net)
     averaged.load_state_dict(net.state_dict())
     averaged.eval().requires_grad_(False)
     depth, dtype = len(net.synthesis.layer_names), gpu.precision(renders.device)
@@ -442,6 +514,7 @@ def train_generator(
                 scores = discriminator(torch.cat([wanted, found.detach()]))
                 real, fake = scores.chunk(2)
                 (F.relu(1 - real).mean() + F.relu(1 + fake).mean()).backward()
+                average_gradients(discriminator.parameters())
                 critic.step()
                 loss = loss - settings["adversarial_weight"] * discriminator(found).mean()
             run.descend(loss)
@@ -532,6 +605,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoint and curve")
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args(argv)
+    if distributed.is_torchelastic_launched():
+        # Unlike nccl, gloo lets processes share a card.
+        distributed.init_process_group("gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(distributed.get_rank() % torch.cuda.device_count())
     device = gpu.device("auto")
     recipe = yaml.safe_load(Path(arguments.settings).read_text())
     if arguments.stage == "renders":
@@ -540,6 +618,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(recipe["seed"])
 
     def export(net: nn.Module, constructor: dict[str, Any]) -> None:
+        if not leads():
+            return
         with stagefile.replacing(arguments.output) as partial:
             models.save(partial, net, constructor)
 
