@@ -68,7 +68,7 @@ def test_the_mapping_learns_what_the_parameters_mean(tmp_path):
     write_renders(tmp_path / "renders.h5")
     renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
     torch.manual_seed(0)
-    net = Generator(N_PARAMETERS, 64, 16, mapping_kwargs={"lr_multiplier": 1}, num_layers=2, channel_base=64)
+    net = Generator(N_PARAMETERS, 64, 16, mapping_kwargs={"lr_multiplier": 1}, num_layers=4, channel_base=64)
     train.learn_mapping(renders, {"steps": 200, "batch": 64, "learning_rate": 4e-3}, tmp_path / "mapping", net)
     curve = [json.loads(line) for line in (tmp_path / "mapping" / "curve.jsonl").read_text().splitlines()]
     assert curve[1]["loss"] < 0.5 * curve[0]["loss"]
