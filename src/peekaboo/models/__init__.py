@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from peekaboo.nets import residual, stylegan3
+from peekaboo.nets import irse, mobilefacenet, residual, stylegan3
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "stylegan3.Generator": stylegan3.Generator,
@@ -20,6 +20,10 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "residual.FaceEmbedder": residual.FaceEmbedder,
     "residual.FaceAttributes": residual.FaceAttributes,
     "residual.PerceptualFeatures": residual.PerceptualFeatures,
+    "irse.ArcFace": irse.ArcFace,
+    "irse.PspEncoder": irse.PspEncoder,
+    "irse.E4eEncoder": irse.E4eEncoder,
+    "mobilefacenet.MobileFaceNet": mobilefacenet.MobileFaceNet,
 }
 
 

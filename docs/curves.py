@@ -1,0 +1,45 @@
+"""Make docs/curves.png after `snakemake train_embedded`: what each network had learned after how many pictures."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import yaml
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+HOME = Path(__file__).parents[1]
+RECIPE = yaml.safe_load((HOME / "resources/embedded/training.yaml").read_text())
+# Of each network: its loss, or what else its curve holds.
+COLUMNS = {"perceptual": "loss", "identity": "loss", "affect": "valence", "encoder": "loss_0"}
+
+
+def curve(folder: Path, column: str, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures seen and values [N] of one column of a training's curve, the last value of each step."""
+    lines = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    found = {line["step"]: line[column] for line in lines if column in line}
+    steps = sorted(found)
+    return batch * np.array(steps), np.array([found[step] for step in steps])
+
+
+if __name__ == "__main__":
+    figure, axes = plt.subplots(1, 5, figsize=(15, 3), layout="constrained")
+    seen = 0
+    for number, phase in enumerate(RECIPE["generator"]["phases"]):
+        pictures, psnr = curve(HOME / f"training/generator/phase{number}", "psnr_held_out", phase["batch"])
+        name = f"first {phase['layers']} layers" if "layers" in phase else "all layers"
+        axes[0].plot((seen + pictures) / 1000, psnr, marker="o", markersize=3, label=name)
+        seen += phase["steps"] * phase["batch"]
+    axes[0].set(title="generator", ylabel="PSNR on held-out identities, dB")
+    axes[0].legend()
+    for axis, (name, column) in zip(axes[1:], COLUMNS.items(), strict=True):
+        pictures, values = curve(HOME / "training" / name, column, RECIPE[name]["batch"])
+        # A step's own loss is noisy: every value with the four before it.
+        smooth = np.convolve(values, np.full(5, 0.2), "valid") if len(values) > 5 else values
+        axis.plot(pictures[-len(smooth) :] / 1000, smooth)
+        axis.set(title=name, ylabel="mean squared error" if column == "valence" else "loss", yscale="log")
+    for axis in axes:
+        axis.set_xlabel("thousand pictures seen")
+    figure.savefig(HOME / "docs/curves.png", dpi=80)
