@@ -23,7 +23,7 @@ def dlib_judge():
 @pytest.fixture
 def embedded(tmp_path):
     torch.manual_seed(0)
-    constructor = {"widths": [8, 16]}
+    constructor = {"widths": [8, 16], "dimensions": 16, "size": 64, "inner": 64}
     models.save(tmp_path / "identity.safetensors", FaceEmbedder(**constructor), constructor)
     return identity.Embedded(tmp_path / "identity.safetensors", torch.device("cpu"))
 

@@ -56,6 +56,6 @@ def test_cuda_without_a_card_is_an_error_not_a_fallback():
 
 
 def test_embeddings_are_unit_vectors_at_any_resolution():
-    net = FaceEmbedder([8, 8, 8, 8], 16).eval()
+    net = FaceEmbedder([8, 8, 8, 8], 16, 64, 64).eval()
     for size in (64, 100, 128):
         torch.testing.assert_close(net(torch.randn(3, 3, size, size)).norm(dim=1), torch.ones(3))

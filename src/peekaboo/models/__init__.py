@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from peekaboo.nets import irse, mobilefacenet, residual, stylegan3
+from peekaboo.nets import anycost, deca, emonet, irse, lpips, mobilefacenet, residual, stylegan3
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "stylegan3.Generator": stylegan3.Generator,
@@ -24,6 +24,10 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "irse.PspEncoder": irse.PspEncoder,
     "irse.E4eEncoder": irse.E4eEncoder,
     "mobilefacenet.MobileFaceNet": mobilefacenet.MobileFaceNet,
+    "emonet.EmoNet": emonet.EmoNet,
+    "deca.CoarseEncoder": deca.CoarseEncoder,
+    "anycost.AttributePredictor": anycost.AttributePredictor,
+    "lpips.Lpips": lpips.Lpips,
 }
 
 

@@ -84,7 +84,7 @@ class RestyleEncoder(nn.Module):
     Stands where the IR-SE50 encoder of ReStyle (Alaluf et al. 2021) stands for full-size generators.
     """
 
-    def __init__(self, num_ws: int, w_dim: int, widths: list[int], squeezed: int = 128, size: int = 64) -> None:
+    def __init__(self, num_ws: int, w_dim: int, widths: list[int], squeezed: int, size: int) -> None:
         super().__init__()
         self.num_ws, self.w_dim, self.size = num_ws, w_dim, size
         self.trunk = ResidualTrunk(6, widths)
@@ -99,7 +99,7 @@ class RestyleEncoder(nn.Module):
 class FaceEmbedder(nn.Module):
     """Identity embedding of an FFHQ-aligned crop, for the ArcFace loss (Deng et al. 2019)."""
 
-    def __init__(self, widths: list[int], dimensions: int = 128, size: int = 64, inner: int = 64) -> None:
+    def __init__(self, widths: list[int], dimensions: int, size: int, inner: int) -> None:
         super().__init__()
         self.size, self.inner = size, inner
         self.trunk = ResidualTrunk(3, widths)
@@ -116,7 +116,7 @@ class FaceAttributes(nn.Module):
 
     expressions = EXPRESSIONS
 
-    def __init__(self, widths: list[int], size: int = 64, inner: int = 64) -> None:
+    def __init__(self, widths: list[int], size: int, inner: int) -> None:
         super().__init__()
         self.size, self.inner = size, inner
         self.trunk = ResidualTrunk(3, widths)
