@@ -333,9 +333,9 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 # The sweep
 
-WEIGHT_DECAYS = (1.0, 3.0, 10.0)
+WEIGHT_DECAYS = (1.0, 10.0)
 TOP_KS = (0, 50, 100)
-STEPS = (300, 1000, 3000)
+STEPS = (300, 1000, 3000, 10000)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
 COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
