@@ -107,6 +107,8 @@ def test_rotation_in_the_crop_is_the_truth_less_the_crops_own_turn():
         pytest.skip(f"needs the ICT-FaceKit arrays, {MODEL}")
     model = heads.load(MODEL)
     for parameters in heads.sample(np.random.default_rng(3), 4):
+        # From afar, where perspective tilts the line of the eyes little.
+        parameters[heads.PARAMETERS["camera"]] = 4
         _, truth = benchmark.render.aligned(model, parameters, 64)
         found = benchmark.crop_rotation(model, parameters, truth)
         assert np.allclose(found @ found.T, np.eye(3))
@@ -116,7 +118,7 @@ def test_rotation_in_the_crop_is_the_truth_less_the_crops_own_turn():
         turned = found @ truth.rotation.T @ (eyes[1] - eyes[0])
         across = truth.landmarks[42:48].mean(0) - truth.landmarks[36:42].mean(0)
         assert np.degrees(np.arctan2(turned[1], turned[0])) == pytest.approx(
-            np.degrees(np.arctan2(-across[1], across[0])), abs=3
+            np.degrees(np.arctan2(-across[1], across[0])), abs=2
         )
 
 

@@ -15,7 +15,7 @@ GENERATOR = {"z_dim": 8, "w_dim": 8, "img_resolution": SIDE, "channel_base": 128
 NETWORKS = {
     "generator": (Generator, GENERATOR),
     "encoder": (RestyleEncoder, {"num_ws": 6, "w_dim": 8, "widths": [8, 16], "squeezed": 4, "size": SIDE}),
-    "perceptual": (PerceptualFeatures, {"widths": [8, 16], "parameters": 4, "size": SIDE}),
+    "perceptual": (PerceptualFeatures, {"widths": [8, 16], "outputs": 4, "size": SIDE}),
     "identity": (FaceEmbedder, {"widths": [8, 16], "dimensions": 16, "size": SIDE, "inner": SIDE}),
     "affect": (FaceAttributes, {"widths": [8, 16], "size": SIDE, "inner": SIDE}),
 }

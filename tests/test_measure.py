@@ -71,7 +71,8 @@ def folder(tmp_path):
     write_stages(tmp_path, PTS, (WIDTH, HEIGHT), boxes, landmarks, transforms, covered)
     torch.manual_seed(0)
     for name, network in (("identity", FaceEmbedder), ("affect", FaceAttributes)):
-        constructor = {"widths": [8, 16]}
+        own = {"dimensions": 16} if network is FaceEmbedder else {}
+        constructor = {"widths": [8, 16], "size": 64, "inner": 64} | own
         models.save(tmp_path / f"{name}.safetensors", network(**constructor), constructor)
     return tmp_path
 
