@@ -4,10 +4,12 @@ import json
 import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 FOLDER = Path(__file__).parents[2] / "shared" / "golden"
 
@@ -43,6 +45,24 @@ class Fixture:
                 continue
             state[entry["key"]] = torch.from_numpy(np.array(value))
         return state
+
+    @property
+    def constructor(self) -> dict[str, Any]:
+        """Arguments that build the official network."""
+        return self.manifest["networks"][0]["constructor"]
+
+    def fill(self, network: type[nn.Module], **constructor: Any) -> nn.Module:
+        """Build `network` with the recipe's weights, frozen; asserts that it has every official key with its shape, in
+        order, and no other.
+        """
+        entries = self.manifest["networks"][0]
+        with torch.device("meta"):
+            module = network(**constructor)
+        found = [(key, list(value.shape)) for key, value in module.state_dict().items()]
+        assert found == [(entry["key"], entry["shape"]) for entry in entries["state_dict"]]
+        counters = {key: torch.tensor(0) for key, _ in found if key.endswith("num_batches_tracked")}
+        module.load_state_dict(self.state_dict() | counters, assign=True)
+        return module.eval().requires_grad_(False)
 
     def input(self, name: str) -> np.ndarray:
         """An input by name, stored or drawn."""

@@ -9,16 +9,8 @@ from peekaboo.nets import anycost
 
 @pytest.fixture(scope="module")
 def predictor() -> tuple[Fixture, anycost.AttributePredictor]:
-    """The network with the fixture's weights; every official key is there with its shape, in order, and no other."""
     fixture = Fixture("anycost_attributes")
-    entries = fixture.manifest["networks"][0]
-    with torch.device("meta"):
-        network = anycost.AttributePredictor()
-    found = [(key, list(value.shape)) for key, value in network.state_dict().items()]
-    assert found == [(entry["key"], entry["shape"]) for entry in entries["state_dict"]]
-    counters = {key: torch.tensor(0) for key, _ in found if key.endswith("num_batches_tracked")}
-    network.load_state_dict(fixture.state_dict() | counters, assign=True)
-    return fixture, network.eval().requires_grad_(False)
+    return fixture, fixture.fill(anycost.AttributePredictor)
 
 
 def test_it_equals_the_official_one(predictor):

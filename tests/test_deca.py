@@ -7,21 +7,9 @@ from scipy.spatial.transform import Rotation
 from peekaboo.nets import deca
 
 
-def filled(fixture: Fixture) -> deca.CoarseEncoder:
-    """The network with the fixture's weights; every official key is there with its shape, in order, and no other."""
-    entries = fixture.manifest["networks"][0]
-    with torch.device("meta"):
-        network = deca.CoarseEncoder()
-    found = [(key, list(value.shape)) for key, value in network.state_dict().items()]
-    assert found == [(entry["key"], entry["shape"]) for entry in entries["state_dict"]]
-    counters = {key: torch.tensor(0) for key, _ in found if key.endswith("num_batches_tracked")}
-    network.load_state_dict(fixture.state_dict() | counters, assign=True)
-    return network.eval().requires_grad_(False)
-
-
 def test_the_encoder_equals_the_official_one():
     fixture, features = Fixture("deca_e_flame"), {}
-    network = filled(fixture)
+    network = fixture.fill(deca.CoarseEncoder)
     assert fixture.manifest["networks"][0]["split"] == deca.PARTS
 
     def keep(name: str):

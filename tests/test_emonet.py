@@ -6,22 +6,10 @@ from torch import nn
 from peekaboo.nets.emonet import EmoNet
 
 
-def filled(fixture: Fixture) -> EmoNet:
-    """The network with the fixture's weights; every official key is there with its shape, in order, and no other."""
-    entries = fixture.manifest["networks"][0]
-    with torch.device("meta"):
-        network = EmoNet(**entries["constructor"])
-    found = [(key, list(value.shape)) for key, value in network.state_dict().items()]
-    assert found == [(entry["key"], entry["shape"]) for entry in entries["state_dict"]]
-    counters = {key: torch.tensor(0) for key, _ in found if key.endswith("num_batches_tracked")}
-    network.load_state_dict(fixture.state_dict() | counters, assign=True)
-    return network.eval().requires_grad_(False)
-
-
 @pytest.mark.parametrize("name", ["emonet_8", "emonet_5"])
 def test_it_equals_the_official_one(name):
     fixture, features = Fixture(name), {}
-    network = filled(fixture)
+    network = fixture.fill(EmoNet, **fixture.constructor)
 
     def keep(name: str):
         return lambda _module, _inputs, output: features.update({name: output})

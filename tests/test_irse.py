@@ -1,37 +1,25 @@
 import pytest
 import torch
 from golden import Fixture
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from peekaboo.latent import restyle
 from peekaboo.nets import irse
 
 
-def filled(fixture: Fixture, network: type[nn.Module]) -> nn.Module:
-    """The network with the fixture's weights; every official key is there with its shape, in order, and no other."""
-    entries = fixture.manifest["networks"][0]
-    with torch.device("meta"):
-        module = network(**entries["constructor"])
-    found = [(key, list(value.shape)) for key, value in module.state_dict().items()]
-    assert found == [(entry["key"], entry["shape"]) for entry in entries["state_dict"]]
-    counters = {key: torch.tensor(0) for key, _ in found if key.endswith("num_batches_tracked")}
-    module.load_state_dict(fixture.state_dict() | counters, assign=True)
-    return module.eval().requires_grad_(False)
-
-
 @pytest.fixture(scope="module")
 def arcface() -> tuple[Fixture, irse.ArcFace]:
     fixture = Fixture("ir_se50")
-    return fixture, filled(fixture, irse.ArcFace)
+    return fixture, fixture.fill(irse.ArcFace, **fixture.constructor)
 
 
 @pytest.fixture(scope="module")
 def encoders() -> tuple[Fixture, dict[str, irse.PspEncoder]]:
     fixture = Fixture("restyle_sg3_encoder")
-    e4e = filled(fixture, irse.E4eEncoder)
+    e4e = fixture.fill(irse.E4eEncoder, **fixture.constructor)
     with torch.device("meta"):
-        psp = irse.PspEncoder(**fixture.manifest["networks"][0]["constructor"])
+        psp = irse.PspEncoder(**fixture.constructor)
     psp.load_state_dict(e4e.state_dict(), assign=True)
     return fixture, {"e4e": e4e, "psp": psp.eval()}
 
