@@ -64,7 +64,9 @@ def project(tmp_path) -> Path:
     with stagefile.write(tmp_path / "extract.h5") as file:
         file.attrs.update(width=WIDTH, height=HEIGHT, resolution=SIDE)
         arrays = {"pts": pts, "present": present, "meshed": meshed, "boxes": boxes, "landmarks": landmarks}
-        for name, array in (arrays | {"aligned": aligned, "transforms": transforms}).items():
+        arrays |= {"aligned": aligned, "transforms": transforms, "confidence": np.where(meshed, 0.9, 0)}
+        arrays["confidence"][1, 0] = 0.7
+        for name, array in arrays.items():
             file[name] = array
     with stagefile.write(tmp_path / "decode.h5") as file:
         file["decoded"] = decoded
@@ -103,9 +105,9 @@ def test_no_raw_pixel_is_left_in_a_face_and_none_is_touched_far_from_it(project,
         for track, box in enumerate((SUBJECT, BYSTANDER)):
             if (n, track) == (5, 0):
                 continue
-            # The whole box ellipse, the forehead above it and, where it was not measured, the area around.
+            # The whole box ellipse, the forehead above it and, where it is not certain, the area around.
             region = within(box) | within(np.array(box) - [0, 0.15 * (box[3] - box[1])] * 2)
-            if n in (2, 3) and track == 0:
+            if n in (1, 2, 3) and track == 0:
                 region = within(box, cover.BOX_GROWTH)
             assert changed[n][region].all()
         far = ~within(SUBJECT, 2.2) & ~within(BYSTANDER, 2.2)
@@ -210,7 +212,7 @@ def test_a_shift_by_whole_pixels_comes_back_exactly():
 
 def face(box, **changes) -> compose.Face:
     return compose.Face(
-        **{"box": np.float32(box), "landmarks": mesh(box), "transform": aligning(box), "measured": True, "crop": None}
+        **{"box": np.float32(box), "landmarks": mesh(box), "transform": aligning(box), "certain": True, "crop": None}
         | changes
     )
 

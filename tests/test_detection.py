@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from peekaboo import media
+from peekaboo.faces import cover
 from peekaboo.faces.detection import Detector, Mesh, box_of, overlap, roll_of
+from peekaboo.synth import head as heads
+from peekaboo.synth import render
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "resources" / "demo" / "infant.mp4"
@@ -18,6 +21,14 @@ MESH_CORNERS, CORNERS_68 = [33, 133, 362, 263, 61, 291], [36, 39, 42, 45, 48, 54
 @pytest.fixture(scope="module")
 def detector():
     return Detector(0.5)
+
+
+@pytest.fixture(scope="module")
+def head():
+    path = ROOT.parent / "shared" / "data" / "ict_facekit.npz"
+    if not path.exists():
+        pytest.skip(f"needs the ICT-FaceKit arrays, {path}")
+    return heads.load(path)
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +125,28 @@ def test_adults_are_found_in_every_frame(detector, name, faces):
 def test_lettering_is_not_surely_a_face(detector):
     for frame in sample("no_face.mp4", 20):
         assert not any(face.sure for face in detector(frame, 0))
+
+
+# Bald crowns, chins and caps of these rendered heads look like faces upside down.
+@pytest.mark.parametrize("number", [46, 72, 115, 274, 279])
+def test_a_head_is_one_face_and_the_right_way_up(detector, head, number):
+    parameters = heads.sample(np.random.default_rng(7), 300)
+    parameters[:, heads.PARAMETERS["rotation"].start] *= 1.5
+    picture, true = render.frame(head, parameters[number], 256, 256)
+    (face,) = detector(picture, 1)
+    across = true.landmarks[42:48].mean(0) - true.landmarks[36:42].mean(0)
+    assert abs(roll_of(face.landmarks) - np.arctan2(across[1], across[0])) < 0.2
+
+
+@pytest.mark.parametrize("degrees", [-40, -30, -20, 20, 30, 40])
+def test_the_cover_holds_a_head_turned_to_a_side(detector, head, degrees):
+    parameters = heads.sample(np.random.default_rng(abs(degrees)), 8)
+    parameters[:, heads.PARAMETERS["rotation"]] = [degrees / heads.ROTATION_DEGREES[0], 0, 0]
+    for row in parameters:
+        picture, true = render.frame(head, row, 256, 256)
+        face, *_ = detector(picture, 1)
+        outline = cover.cover_outline(face.landmarks, face.box, True)
+        whole = cover.GROW * cover.size(outline)
+        away = [-cv2.pointPolygonTest(outline.astype(np.float32), point.tolist(), True) for point in true.landmarks]
+        assert max(away[17:]) <= whole
+        assert max(away[:17]) <= whole + cover.FEATHER * cover.size(outline)

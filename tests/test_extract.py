@@ -10,6 +10,7 @@ import pytest
 from peekaboo import media, stagefile
 from peekaboo.faces.alignment import crop
 from peekaboo.faces.cover import cover_outline
+from peekaboo.faces.detection import SURE
 from peekaboo.stages import extract, withhold
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,8 @@ def truth():
 def uncovered(arrays, n, points):
     """Share of the true points [K, 2] outside what compose covers in frame n."""
     landmarks, box = arrays["landmarks"][n, 0], arrays["boxes"][n, 0]
-    outline = cover_outline(landmarks, box, bool(arrays["meshed"][n, 0])).astype(np.float32)
+    certain = bool(arrays["meshed"][n, 0]) and arrays["confidence"][n, 0] >= SURE
+    outline = cover_outline(landmarks, box, certain).astype(np.float32)
     slack = 0.04 * np.ptp(outline, axis=0).max()
     return np.mean([cv2.pointPolygonTest(outline, (float(x), float(y)), True) < -slack for x, y in points])
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from peekaboo import media, stagefile
 from peekaboo.faces import cover
+from peekaboo.faces.detection import SURE
 
 TREATMENTS = ("none", "crop", "blur", "pixelate", "mask")
 NONE, CROP, BLUR, PIXELATE, MASK = range(len(TREATMENTS))
@@ -25,14 +26,14 @@ OPAQUE = 0.999
 
 @dataclass(frozen=True)
 class Face:
-    """One tracked face in one frame, in frame pixels: box [4], landmarks [478, 3] or NaN, whether they were measured in
+    """One tracked face in one frame, in frame pixels: box [4], landmarks [478, 3] or NaN, whether they are certain in
     this very frame, and to place its crop [S, S, 3], if it has one, the transform [2, 3].
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     transform: np.ndarray
-    measured: bool
+    certain: bool
     crop: np.ndarray | None
 
 
@@ -42,7 +43,7 @@ def treat(frame: np.ndarray, face: Face, treatment: int) -> float:
     Coverage is the share of the face, as far as it is in the frame, whose alpha is at least OPAQUE; 1 where the whole
     face is outside the frame. With CROP the region outside the crop is masked.
     """
-    outline = cover.cover_outline(face.landmarks, face.box, face.measured)
+    outline = cover.cover_outline(face.landmarks, face.box, face.certain)
     extent = cover.size(outline)
     feather = 0 if treatment == MASK else cover.FEATHER
     where = cover.window(outline, (cover.GROW + feather) * extent + 1, *frame.shape[:2])
@@ -74,7 +75,9 @@ def compose(
     usable crop is masked. `bystanders` "blur" blurs the tracks after the first. Smaller faces, taken to be farther
     away, are covered first. Raises ValueError for a present face that has no box.
     """
-    present, meshed, boxes = (faces[name][:] for name in ("present", "meshed", "boxes"))
+    present, boxes = (faces[name][:] for name in ("present", "boxes"))
+    # Behind a hand the mesh finds a face that is not quite there, and the detectors doubt it.
+    certain = faces["meshed"][:] & (faces["confidence"][:] >= SURE)
     usable = faces["aligned"][:] & np.isfinite(faces["transforms"][:]).all(axis=(2, 3))
     usable &= decoded["decoded"][:] if decoded else False
     wanted = np.full(present.shape[1], COVERS.get(method, CROP), np.uint8)
@@ -91,7 +94,7 @@ def compose(
             treatment[track] = MASK if wanted[track] == CROP and not usable[n, track] else wanted[track]
             crop = decoded["crops"][n, track] if treatment[track] == CROP else None
             place = (faces[name][n, track] for name in ("landmarks", "transforms"))
-            face = Face(boxes[n, track], *place, measured=bool(meshed[n, track]), crop=crop)
+            face = Face(boxes[n, track], *place, certain=bool(certain[n, track]), crop=crop)
             covered[track] = treat(frame, face, treatment[track])
         yield frame, covered, treatment
 
