@@ -204,6 +204,20 @@ def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images * gain + shift + noise).clamp(-1, 1)
 
 
+def moved(images: Tensor, mirrored: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror the images `[B, 3, S, S]` that `mirrored` (bool `[B]`) names; turn, scale and shift all a little, as the
+    landmarks that align a crop err.
+    """
+    turn, scale = 0.06 * torch.randn(2, len(images), generator=generator)
+    shift = 0.03 * torch.randn(len(images), 2, generator=generator)
+    cosine, sine = scale.exp() * turn.cos(), scale.exp() * turn.sin()
+    side = torch.where(mirrored, -1.0, 1.0)
+    matrix = torch.stack([cosine * side, -sine, shift[:, 0], sine * side, cosine, shift[:, 1]], 1).view(-1, 2, 3)
+    grid = F.affine_grid(matrix.to(images), list(images.shape), align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 class Run:
     """A training run of one or more modules: Adam with warm-up and cosine decay, a checkpoint to resume from, a
     curve.
@@ -353,8 +367,8 @@ def train_identity(
 
 
 def train_affect(renders: Renders, settings: dict[str, Any], folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Read valence, arousal, expression, age and sex off rendered faces; all else that they show is read beside it, so
-    that every picture teaches more than five numbers.
+    """Read valence, arousal, expression, age and sex off rendered faces, half of them mirrored; all else that the
+    others show is read beside it, so that every picture teaches more than five numbers.
     """
     constructor = settings["network"]
     net = FaceAttributes(**constructor)
@@ -372,13 +386,16 @@ def train_affect(renders: Renders, settings: dict[str, Any], folder: Path) -> tu
 
     for step in run:
         indices = renders.batch(step, settings["batch"])
-        images = renders.photograph(indices, torch.Generator().manual_seed(step))
+        generator = torch.Generator().manual_seed(step)
+        mirrored = torch.rand(len(indices), generator=generator) < 0.5
+        images = moved(renders.photograph(indices, generator), mirrored, generator)
         with halved(renders.device):
             features = net.features(images)
             found, read = net.read(features), readout(features)
         errors = losses({name: value.float() for name, value in found.items()}, indices)
         loss = 4 * (errors["valence"] + errors["arousal"] + errors["age"]) + errors["sex"] + errors["expression"]
-        shown = F.mse_loss(read.float(), renders.description[indices])
+        # Where things are in a mirrored picture, the description does not say.
+        shown = F.mse_loss(read[~mirrored].float(), renders.description[indices[~mirrored]])
         run.descend(loss + settings["description_weight"] * shown)
         if step % 100 == 0:
             run.log(step, description=shown, **errors)
@@ -560,9 +577,9 @@ def train_encoder(
         with torch.no_grad():
             wanted = generator.mapping(renders.parameters[indices])
         shown, codes, losses = average_image.expand_as(images), average, []
-        # Steps end after one, two or three passes in turn, for drawing what a pass made is the dear part; late in the
-        # run the last pass of a step is drawn too, and its picture compared.
-        last = step % settings["passes"]
+        # Drawing what a pass made is the dear part: early steps have one pass, later ones end after one, two or three
+        # in turn; late in the run the last pass of a step is drawn too, and its picture compared.
+        last = step % settings["passes"] if step >= settings["repeat_from"] * settings["steps"] else 0
         compare = step >= settings["compare_from"] * settings["steps"]
         for i in range(last + 1):
             with halved(renders.device):
