@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from peekaboo import models, stagefile
+from peekaboo import gpu, models, stagefile
+from peekaboo.faces import alignment
+from peekaboo.latent import restyle
 from peekaboo.latent.tuning import Tuner
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder, PerceptualFeatures, RestyleEncoder
 from peekaboo.nets.stylegan3 import Generator
@@ -121,3 +123,50 @@ def test_an_interrupted_tuning_goes_on_from_its_last_epoch_to_the_same_bytes(cha
     tune.main(options)
     assert len(counted) == 1
     assert (folder / "interrupted.h5").read_bytes() == (folder / "tune.h5").read_bytes()
+
+
+def test_smoothing_in_runs_equals_smoothing_at_once_and_fine_layers_become_their_mean(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(23, 2, 12, 3)).astype(np.float32)
+    latents[[4, 17], 1] = np.nan
+    monkeypatch.setattr(invert, "RUN", 5)
+    with stagefile.write(tmp_path / "invert.h5") as file:
+        stored = stagefile.frame_dataset(file, "latents", latents.shape, "f4", np.nan)
+        stored[:] = latents
+        invert.smooth(stored, 1)
+        found = stored[:]
+    np.testing.assert_array_equal(found[:, 0], latents[:, 0])
+    expected = restyle.smooth(latents[:, 1])
+    np.testing.assert_allclose(found[:, 1, :9], expected[:, :9], atol=1e-6)
+    known = np.isfinite(latents[:, 1, 0, 0])
+    np.testing.assert_allclose(
+        found[known, 1, 9:], np.broadcast_to(latents[known, 1, 9:].mean(0), (21, 3, 3)), atol=1e-6
+    )
+    assert np.isnan(found[~known, 1]).all()
+
+
+def test_faces_are_inverted_upright_and_drawn_where_they_were(chain, tmp_path):
+    folder, aligned, _ = chain
+    rng = np.random.default_rng(0)
+    landmarks = np.tile(rng.normal(100, 30, (478, 3)), (FRAMES, 2, 1, 1)).astype(np.float32)
+    pose = alignment.ffhq_pose(landmarks) + np.array([2.0, 0, 0, 0.2])
+    with stagefile.read(folder / "extract.h5") as source, stagefile.write(tmp_path / "extract.h5") as file:
+        source.copy("crops", file)
+        source.copy("aligned", file)
+        file["landmarks"], file["transforms"] = landmarks, alignment.to_transform(pose, SIDE)
+    weights = [f"--{name}={folder / f'{name}.safetensors'}" for name in ("generator", "encoder")]
+    output = [f"--output={tmp_path / 'invert.h5'}", f"--report={tmp_path / 'invert.json'}"]
+    invert.main([f"--faces={tmp_path / 'extract.h5'}", *weights, "--place", "--device=cpu", *output])
+    with stagefile.read(tmp_path / "invert.h5") as placed, stagefile.read(folder / "invert.h5") as still:
+        turned = placed["placements"][:][aligned]
+        np.testing.assert_allclose(np.arctan2(turned[:, 1, 0], turned[:, 0, 0]), -0.2, atol=1e-4)
+        assert (placed["placements"][:][~aligned] == np.eye(3)).all()
+        assert (placed["latents"][:][aligned] != still["latents"][:][aligned]).any()
+    drawing = [f"--latents={tmp_path / 'invert.h5'}", f"--generator={folder / 'generator.safetensors'}"]
+    decode.main([*drawing, "--device=cpu", f"--output={tmp_path / 'crops.h5'}", f"--report={tmp_path / 'crops.json'}"])
+    generator = models.load(folder / "generator.safetensors")
+    with stagefile.read(tmp_path / "invert.h5") as placed, stagefile.read(tmp_path / "crops.h5") as drawn:
+        latents, place = (torch.from_numpy(placed[name][0, 0])[None] for name in ("latents", "placements"))
+        with torch.inference_mode():
+            expected = gpu.to_crops(generator.synthesis(latents, transform=torch.linalg.inv(place)))[0]
+        np.testing.assert_array_equal(drawn["crops"][0, 0], expected)

@@ -2,9 +2,14 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from scipy.ndimage import convolve1d
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# Over neighbouring frames, and the first of the layers that stay the same over a clip: yuval-alaluf/stylegan3-editing.
+KERNEL, FINE_LAYERS = np.array([0.25, 0.75, 1.0, 0.75, 0.25]), 9
 
 
 def iterate(
@@ -40,7 +45,31 @@ def iterate(
 
 
 def invert(images: Tensor, encoder: nn.Module, generator: nn.Module, passes: int) -> Tensor:
-    """Latents W+ `[B, num_ws, w_dim]` of aligned crops `[B, 3, S, S]`, RGB in [-1, 1], after `passes` refinements."""
-    average = generator.mapping.w_avg.expand(generator.num_ws, -1)
+    """Latents W+ `[B, num_ws, w_dim]` of aligned crops `[B, 3, S, S]`, RGB in [-1, 1], after `passes` refinements.
+
+    Crops are brought to the encoder's resolution. The iterations start at the encoder's own `latent_avg` where it has
+    one, else at the generator's average. Raises ValueError for an encoder that was made for another generator.
+    """
+    if (encoder.num_ws, encoder.w_dim) != (generator.num_ws, generator.w_dim):
+        raise ValueError(
+            f"models.encoder: expected latents of {generator.num_ws} x {generator.w_dim} for this generator, found "
+            f"{encoder.num_ws} x {encoder.w_dim}; choose the encoder that was made for it"
+        )
+    if images.shape[-1] != encoder.size:
+        side = (encoder.size, encoder.size)
+        images = F.interpolate(images, side, mode="bilinear", align_corners=False, antialias=True)
+    average = getattr(encoder, "latent_avg", generator.mapping.w_avg).expand(generator.num_ws, -1)
     latents, _ = iterate(images, encoder, generator.synthesis, average, passes)
     return latents[:, -1]
+
+
+def smooth(latents: np.ndarray) -> np.ndarray:
+    """Smooth latents W+ [N, num_ws, w_dim] of one track over time: N in, N out.
+
+    The kernel's weights of absent neighbours, beyond the ends or NaN, go to those that are there; NaN stays NaN.
+    """
+    known = np.isfinite(latents[:, 0, 0])
+    values = np.where(known[:, None, None], latents, 0).astype(np.float64)
+    weights = convolve1d(known.astype(np.float64), KERNEL, mode="constant")
+    sums = convolve1d(values, KERNEL, axis=0, mode="constant")
+    return np.where(known[:, None, None], sums / np.maximum(weights, 1e-9)[:, None, None], np.nan).astype(np.float32)

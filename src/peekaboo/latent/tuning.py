@@ -64,22 +64,22 @@ class Tuner:
 
     def epoch(
         self,
-        read: Callable[[np.ndarray], tuple[Tensor, Tensor]],
+        read: Callable[[np.ndarray], tuple[Tensor, Tensor, Tensor]],
         order: np.ndarray,
         batch: int,
         weights: tuple[float, float],
         locality: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """Pass once over the frames in `order`; `read` gives pivots `[B, num_ws, w_dim]` and images `[B, 3, S, S]` of
-        some.
+        """Pass once over the frames in `order`; `read` gives pivots `[B, num_ws, w_dim]`, the input transforms
+        `[B, 3, 3]` that place them and images `[B, 3, S, S]` of some.
 
         `weights` are those of the perceptual and the squared-error loss; `locality` adds a term from the batch's
         pivots.
         """
         sums = np.zeros(len(LOSSES))
         for start in range(0, len(order), batch):
-            pivots, frames = read(order[start : start + batch])
-            drawn = self.generator.synthesis(pivots, self.dtype)
+            pivots, transforms, frames = read(order[start : start + batch])
+            drawn = self.generator.synthesis(pivots, self.dtype, transforms)
             losses = tuning_loss(drawn, frames, self.perceptual, *weights)
             total = losses[0] if locality is None else losses[0] + locality(pivots)
             self.optimiser.zero_grad(set_to_none=True)

@@ -83,3 +83,10 @@ class AttributePredictor(ResNet50):
         present of every attribute in turn, in the order of `attributes`.
         """
         return self.fc(super().forward(images))
+
+    def labels(self, images: Tensor) -> dict[str, Tensor]:
+        """What the scorers are taught about FFHQ-aligned RGB images `[B, 3, S, S]`, about [-1, 1]: probabilities `[B]`
+        of a smile as emotion, of not being young as age, of a man as sex.
+        """
+        found = dict(zip(ATTRIBUTES, probabilities(self(prepared(images))).unbind(1), strict=True))
+        return {"emotion": found["Smiling"], "age": 1 - found["Young"], "sex": found["Male"]}

@@ -131,6 +131,10 @@ class ArcFace(nn.Module):
             )
         return F.normalize(self.output_layer(self.body(self.input_layer(faces))))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Map FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1] to unit embeddings `[B, 512]`."""
+        return self(face_region(images))
+
 
 class StyleHead(nn.Module):
     """One latent from the last feature map: halve it to a single pixel, then a linear layer (map2style of pSp,
@@ -155,13 +159,14 @@ class PspEncoder(nn.Module):
     residual latent.
     """
 
-    side = 256
+    size, w_dim = 256, 512
 
     def __init__(self, num_layers: int = 50, mode: str = "ir_se", n_styles: int = 16, input_nc: int = 6) -> None:
         super().__init__()
+        self.num_ws = n_styles
         self.input_layer = input_layer(input_nc)
         self.body = body(num_layers, mode)
-        self.styles = nn.ModuleList(StyleHead(WIDTHS[-1], 512, self.side // 16) for _ in range(n_styles))
+        self.styles = nn.ModuleList(StyleHead(WIDTHS[-1], self.w_dim, self.size // 16) for _ in range(n_styles))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, input_nc, 256, 256]`, RGB frame and reconstruction in [-1, 1], to residual latents
@@ -169,9 +174,9 @@ class PspEncoder(nn.Module):
 
         Smaller images pass as well, for the heads' padding covers them. Raises ValueError for larger ones.
         """
-        if max(x.shape[-2:]) > self.side:
+        if max(x.shape[-2:]) > self.size:
             raise ValueError(
-                f"ReStyle encoder: expected images of {self.side} x {self.side}, found {x.shape[-2]} x {x.shape[-1]}; "
+                f"ReStyle encoder: expected images of {self.size} x {self.size}, found {x.shape[-2]} x {x.shape[-1]}; "
                 "average-pool them first"
             )
         x = self.body(self.input_layer(x))

@@ -110,6 +110,10 @@ class FaceEmbedder(nn.Module):
         """Map RGB images `[B, 3, S, S]` in [-1, 1] to unit embeddings `[B, dimensions]`."""
         return F.normalize(self.norm(self.head(self.trunk(inner_face(images, self.size, self.inner))[-1])))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Embed FFHQ-aligned images, which this network takes as they are."""
+        return self(images)
+
 
 class FaceAttributes(nn.Module):
     """Valence, arousal, expression, age and sex of an FFHQ-aligned crop."""
@@ -129,6 +133,13 @@ class FaceAttributes(nn.Module):
         male, expression `[B, 7]` as logits in the order of `expressions`.
         """
         return self.read(self.features(images))
+
+    def labels(self, images: Tensor) -> dict[str, Tensor]:
+        """What the scorers are taught about RGB images `[B, 3, S, S]` in [-1, 1]: valence as emotion, age and sex,
+        `[B]` each.
+        """
+        found = self(images)
+        return {"emotion": found["valence"], "age": found["age"], "sex": found["sex"]}
 
     def features(self, images: Tensor) -> Tensor:
         """Map RGB images `[B, 3, S, S]` in [-1, 1] to the last feature map."""

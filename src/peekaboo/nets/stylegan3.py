@@ -96,15 +96,17 @@ class SynthesisInput(nn.Module):
             self.affine.weight.zero_()
             self.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
 
-    def forward(self, w: Tensor) -> Tensor:
-        """Map `[B, w_dim]` to feature maps `[B, C, size, size]`."""
+    def forward(self, w: Tensor, transform: Tensor | None = None) -> Tensor:
+        """Map `[B, w_dim]` to feature maps `[B, C, size, size]`; a `transform` `[3, 3]` or `[B, 3, 3]` stands in for
+        the buffer of that name.
+        """
         t = self.affine(w)
         t = t / t[:, :2].norm(dim=1, keepdim=True)
         cos, sin, dx, dy = t.unbind(1)
         zero, one = torch.zeros_like(cos), torch.ones_like(cos)
         rotation = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1).view(-1, 3, 3)
         shift = torch.stack([one, zero, -dx, zero, one, -dy, zero, zero, one], 1).view(-1, 3, 3)
-        transform = rotation @ shift @ self.transform  # [B, 3, 3]
+        transform = rotation @ shift @ (self.transform if transform is None else transform)  # [B, 3, 3]
         phases = self.phases + (self.freqs @ transform[:, :2, 2:]).squeeze(2)  # [B, C]
         freqs = self.freqs @ transform[:, :2, :2]  # [B, C, 2]
         # Frequencies that the transform pushes past what the grid can carry are faded out.
@@ -412,14 +414,17 @@ class SynthesisNetwork(nn.Module):
             setattr(self, name, layer)
             self.layer_names.append(name)
 
-    def forward(self, ws: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def forward(self, ws: Tensor, dtype: torch.dtype = torch.float32, transform: Tensor | None = None) -> Tensor:
         """Draw images `[B, 3, S, S]`, RGB, about [-1, 1], from latents W+ `[B, num_ws, w_dim]`; layers compute in
         `dtype`.
+
+        `transform` is the inverse of a wanted turn and shift of the picture, `[3, 3]` or `[B, 3, 3]`, in sides; without
+        it the input layer's own is used.
         """
         if ws.ndim != 3 or ws.shape[1] != self.num_ws:
             raise ValueError(f"expected latents [B, {self.num_ws}, w_dim], found {list(ws.shape)}")
         first, *rest = ws.unbind(1)
-        x = self.input(first).to(dtype)
+        x = self.input(first, transform).to(dtype)
         for name, w in zip(self.layer_names, rest, strict=True):
             x = getattr(self, name)(x, w)
         return x.float() * self.output_scale

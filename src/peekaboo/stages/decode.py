@@ -8,16 +8,21 @@ import torch
 from torch import nn
 
 from peekaboo import gpu, models, stagefile
+from peekaboo.latent import placement
 
 
 def decode_track(
-    latents: h5py.Dataset, crops: h5py.Dataset, decoded: np.ndarray, track: int, generator: nn.Module, batch: int
+    source: h5py.File, crops: h5py.Dataset, decoded: np.ndarray, track: int, generator: nn.Module, batch: int
 ) -> None:
-    """Draw one track's latents into `crops` `[N, T, S, S, 3]` and mark them in `decoded` `[N, T]`."""
+    """Draw one track's latents, each at its placement, into `crops` `[N, T, S, S, 3]` and mark them in `decoded`
+    `[N, T]`.
+    """
     device = generator.mapping.w_avg.device
-    for pairs, rows in stagefile.present_latents(latents, track, batch):
+    for pairs, rows in stagefile.present_latents(source["latents"], track, batch):
+        placed = torch.from_numpy(stagefile.gather(source["placements"], pairs)).to(device)
         with torch.inference_mode():
-            images = generator.synthesis(torch.from_numpy(rows).to(device))
+            latents, transforms = torch.from_numpy(rows).to(device), placement.transforms(placed)
+            images = generator.synthesis(latents, transform=transforms)
         finite = images.isfinite().flatten(1).all(1).cpu().numpy()
         # A picture that is not finite is not released: compose covers that face instead.
         drawn = pairs[finite]
@@ -41,8 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     generator = models.load(args.generator, device)
     side = generator.img_resolution
     with stagefile.read(args.latents) as source, stagefile.write(args.output) as file:
-        latents = source["latents"]
-        decoded = np.zeros(latents.shape[:2], bool)
+        decoded = np.zeros(source["latents"].shape[:2], bool)
         crops = stagefile.frame_dataset(file, "crops", (*decoded.shape, side, side, 3), "u1")
         for track in range(decoded.shape[1]):
             if args.tuned:
@@ -51,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
                     if f"track_{track:03d}" not in tuned:
                         continue
                     models.tune(generator, tuned[f"track_{track:03d}"])
-            decode_track(latents, crops, decoded, track, generator, args.batch)
+            decode_track(source, crops, decoded, track, generator, args.batch)
         file["decoded"] = decoded
     checksums = {"generator": models.checksum(args.generator)}
     report.write(args.report, len(decoded), gpu.describe(device), faces=int(decoded.sum()), models=checksums)

@@ -31,8 +31,8 @@ def judged(
     with torch.inference_mode():
         for chunk in latents.split(batch):
             images = generator.synthesis(chunk, gpu.precision(chunk.device)).clamp(-1, 1)
-            embeddings.append(identity(images))
-            attributes.append(affect(images))
+            embeddings.append(identity.embed(images))
+            attributes.append(affect.labels(images))
     return torch.cat(embeddings), {name: torch.cat([a[name] for a in attributes]) for name in attributes[0]}
 
 
@@ -66,9 +66,7 @@ def labelled(
     mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
     labels = {
         "identity": same_identity(embeddings @ mean, len(pivots), settings.threshold),
-        "emotion": attributes["valence"] > attributes["valence"].median(),
-        "age": attributes["age"] > attributes["age"].median(),
-        "sex": attributes["sex"] > attributes["sex"].median(),
+        **{name: values > values.median() for name, values in attributes.items()},
     }
     return latents.flatten(1).cpu().numpy(), {name: label.cpu().numpy() for name, label in labels.items()}
 

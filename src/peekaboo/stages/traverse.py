@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     ):
         latents = source["latents"]
         edited = stagefile.frame_dataset(out, "latents", latents.shape, "f4", np.nan)
+        source.copy("placements", out)
         for name, group in file.items():
             track = int(name.removeprefix("track_"))
             before, after = traverse_track(latents, edited, track, read_scorers(group), args)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from peekaboo import gpu, models, stagefile
+from peekaboo.latent import placement
 from peekaboo.latent.tuning import LOSSES, Tuner, locality_loss
 
 
@@ -38,10 +39,12 @@ def tune_track(
         if state["key"] == key and state["track"] == track:
             tuner.load_state_dict(state["tuner"])
 
-    def read(numbers: np.ndarray) -> tuple[Tensor, Tensor]:
+    def read(numbers: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         pairs = np.stack([numbers, np.full_like(numbers, track)], 1)
-        pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
-        return pivots, gpu.to_images(stagefile.gather(faces["crops"], pairs), device)
+        pivots, placed = (
+            torch.from_numpy(stagefile.gather(latents[name], pairs)).to(device) for name in ("latents", "placements")
+        )
+        return pivots, placement.transforms(placed), gpu.to_images(stagefile.gather(faces["crops"], pairs), device)
 
     weights = (settings.perceptual_weight, settings.l2_weight)
     bar = tqdm(range(len(tuner.curve), settings.epochs), unit="epoch", mininterval=5, disable=None)
