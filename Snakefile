@@ -10,16 +10,32 @@ HOME = workflow.basedir
 os.umask(0o077)
 
 
-configfile: f"{HOME}/config.yaml"
-
-
 include: "rules/common.smk"
 
 
+# Until the next directive config is what the user gave: it has the last word over a preset.
+GIVEN = copy.deepcopy(config)
+
+
+configfile: f"{HOME}/config.yaml"
+
+
+PRESET = apply_preset(config, GIVEN, HOME)
 check_config(config, f"{HOME}/workflow/schemas/config.schema.yaml")
-CLIPS = read_clips(config["clips"], config["audio"])
+REGISTRY_PATH = os.path.relpath(f"{HOME}/resources/models.yaml")
+REGISTRY = read_registry(REGISTRY_PATH, f"{HOME}/workflow/schemas/models.schema.yaml")
+check_models(REGISTRY, config["models"], config["measure"], config["accept_licences"])
+DOWNLOADS = os.path.relpath(Path(HOME, config["downloads"]))
+WEIGHTS = weights(REGISTRY, config["models"], HOME, DOWNLOADS)
+JUDGES = judges(REGISTRY, config["measure"], HOME, DOWNLOADS)
+USED = {*config["models"].values(), *config["measure"].values()} - {"none"}
+TO_DOWNLOAD = to_download(REGISTRY, PRESET, USED)
+NAME_OF_FILE = {
+    entry["file"]: name for name, entry in REGISTRY.items() if "addresses" in entry
+}
+check_downloads(REGISTRY, TO_DOWNLOAD, DOWNLOADS)
+CLIPS, NO_CLIPS = found_clips(config["clips"], config["audio"])
 METHODS = config["methods"]
-WEIGHTS = weights(f"{HOME}/resources/models.yaml", config["models"], HOME)
 GPU = 0 if config["device"] == "cpu" else 1
 code = functools.partial(sources, package=f"{HOME}/src/peekaboo")
 shell.prefix(
@@ -30,10 +46,11 @@ shell.prefix(
 
 
 wildcard_constraints:
-    clip="|".join([*CLIPS, *RENDERED]),
+    clip=ID_PATTERN if NO_CLIPS else "|".join([*CLIPS, *RENDERED]),
     method="|".join(ALL_METHODS),
 
 
+include: "rules/fetch.smk"
 include: "rules/source.smk"
 include: "rules/extract.smk"
 include: "rules/withhold.smk"

@@ -1,8 +1,10 @@
 """Helpers of the rules: which clips there are, which files a stage needs, how long it may take. Plain Python."""
 
 import ast
+import copy
 import csv
 import functools
+import hashlib
 import json
 import math
 import os
@@ -18,6 +20,7 @@ import jsonschema
 import yaml
 from safetensors import SafetensorError, safe_open
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 # FFmpeg's names of their formats: play lists and the like, which could open other files, are not read.
@@ -39,6 +42,13 @@ TRAINED_BEFORE = {
     "identity": ("perceptual",),
     "generator": ("perceptual",),
     "encoder": ("perceptual", "generator"),
+}
+
+# The words for `models`, each with the tiers whose networks `snakemake fetch_models` then downloads.
+PRESETS = {
+    "embedded": (),
+    "permissive": ("permissive",),
+    "research": ("permissive", "research"),
 }
 
 # Minutes to start with, seconds per frame, MiB to start with, MiB per frame: upper bounds for two CPU cores.
@@ -63,6 +73,35 @@ RENDERED = {
 }
 
 
+def apply_preset(config, given, home):
+    """Put a preset in place of a word given as `models`, in place in config; return the word, or None without one.
+
+    `given` is what the user gave on the command line or in files of their own, which has the last word over
+    config/WORD.yaml. Raises WorkflowError for a word that is none.
+    """
+    word = config.get("models")
+    if not isinstance(word, str):
+        return None
+    if word not in PRESETS:
+        raise WorkflowError(
+            f"models: {word!r} is no set of networks; expected {', '.join(PRESETS)} "
+            "or names of networks by role. See docs/configuration.md."
+        )
+    config["models"] = {}
+    if word != "embedded":
+        path = Path(home, "config", f"{word}.yaml")
+        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")))
+        update_config(
+            config,
+            {
+                name: copy.deepcopy(value)
+                for name, value in given.items()
+                if name != "models"
+            },
+        )
+    return word
+
+
 def check_config(config, schema):
     """Fill the defaults of a JSON schema into config, in place.
 
@@ -70,12 +109,7 @@ def check_config(config, schema):
     """
     schema = yaml.safe_load(Path(schema).read_text(encoding="utf-8"))
     fill_defaults(config, schema)
-    errors = sorted(
-        jsonschema.Draft202012Validator(schema).iter_errors(config),
-        key=lambda error: list(error.path),
-    )
-    if errors:
-        problems = [line for error in errors for line in describe(error)]
+    if problems := schema_problems(config, schema):
         raise WorkflowError(
             "\n".join(
                 [
@@ -87,6 +121,15 @@ def check_config(config, schema):
         )
 
 
+def schema_problems(value, schema, kind="setting"):
+    """Lines that say what keeps a value, of settings or of another kind of thing, from fitting a JSON schema."""
+    errors = sorted(
+        jsonschema.Draft202012Validator(schema).iter_errors(value),
+        key=lambda error: [str(part) for part in error.path],
+    )
+    return [line for error in errors for line in describe(error, kind)]
+
+
 def fill_defaults(config, schema):
     """Set what is missing in config, section by section."""
     for name, entry in schema["properties"].items():
@@ -96,7 +139,7 @@ def fill_defaults(config, schema):
             fill_defaults(config[name], entry)
 
 
-def describe(error):
+def describe(error, kind):
     """Lines that say what is wrong with a setting, for a user who has never seen the schema."""
     path = ".".join(str(part) for part in error.path)
     if error.validator == "additionalProperties":
@@ -108,10 +151,10 @@ def describe(error):
                 if close
                 else f"known here: {', '.join(known)}"
             )
-            yield f"  {path}{'.' if path else ''}{name} is no setting; {advice}"
+            yield f"  {path}{'.' if path else ''}{name} is no {kind}; {advice}"
     else:
         about = error.schema.get("description", "")
-        yield f"  {path}: {error.message}{f' ({about})' if about else ''}"
+        yield f"  {path or kind}: {error.message}{f' ({about})' if about else ''}"
 
 
 def read_clips(source, audio):
@@ -164,6 +207,25 @@ def read_clips(source, audio):
     return dict(sorted(clips.items()))
 
 
+def found_clips(source, audio):
+    """Clips as `read_clips` gives them and None, or none and its error: what needs no clips runs all the same."""
+    try:
+        return read_clips(source, audio), None
+    except WorkflowError as error:
+        return {}, error
+
+
+def needed(problem):
+    """Function that raises the error of `found_clips` for a rule that needs clips, else gives no file."""
+
+    def files(wildcards):
+        if problem:
+            raise problem
+        return []
+
+    return files
+
+
 def folder_rows(folder):
     """(id, path, audio) of each video in a folder, whatever case its suffix is in."""
     videos = sorted(
@@ -214,29 +276,247 @@ def list_rows(table):
     ]
 
 
-def weights(registry, models, home):
-    """Path, from here, of the weights that config's `models` names for each role; `registry` is models.yaml.
+def read_registry(path, schema):
+    """The networks of models.yaml by name.
 
-    Raises WorkflowError for a name that the registry doesn't have, or has for another role.
+    Raises WorkflowError naming every entry and field that does not fit the JSON schema or names no other entry.
     """
-    known = yaml.safe_load(Path(registry).read_text(encoding="utf-8"))
-    paths = {}
-    for role, name in models.items():
-        fitting = [
-            key
-            for key, entry in known.items()
-            if re.match(rf"{role}\b", entry["role"]) and "package" not in entry
-        ]
-        if name not in fitting:
-            raise WorkflowError(
-                f"models.{role}: {name!r} is no {role} network of {registry}; expected {', '.join(fitting)}"
+    try:
+        registry = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise WorkflowError(f"{path} is no YAML: {error}") from error
+    problems = schema_problems(
+        registry, yaml.safe_load(Path(schema).read_text(encoding="utf-8")), "field"
+    )
+    if not problems:
+        problems = [
+            f"  {name}.{field}: expected entries with a file to download, found {other}"
+            for name, entry in registry.items()
+            for field, others in (
+                ("parts", entry.get("parts", [])),
+                ("convert.trunk", [entry.get("convert", {}).get("trunk", name)]),
             )
-        paths[role] = os.path.relpath(Path(home, known[name]["file"]))
-    return paths
+            for other in others
+            if "addresses" not in registry.get(other, {}) and other != name
+        ]
+    if problems:
+        raise WorkflowError(
+            "\n".join(
+                [
+                    f"The networks of {path} can't be used:",
+                    *problems,
+                    f"See the head of that file and {schema}.",
+                ]
+            )
+        )
+    return registry
 
 
-def resolution(generator):
-    """Side in pixels of the images of a generator, from the header of its safetensors file."""
+def steering(registry, role):
+    """Names of the networks that can take a role in making the edit."""
+    return [
+        name
+        for name, entry in registry.items()
+        if re.match(rf"{role}\b", entry["role"]) and entry["tier"] != "package"
+        # Others of these roles only judge.
+        and (role not in ("identity", "affect") or "optimises" in entry["role"])
+    ]
+
+
+def measuring(registry, what):
+    """Names of the networks that can measure something, and none where that can be left out."""
+    names = [name for name, entry in registry.items() if what in entry.get("judge", {})]
+    # The mesh is always at work, and gives the pose where no judge does.
+    names += ["mediapipe_mesh"] if what == "pose" else []
+    return names + (["none"] if what in ("identity", "action_units") else [])
+
+
+def check_models(registry, models, measure, accepted):
+    """Raise WorkflowError for a network that the registry doesn't have or has for something else, for an identity judge
+    that also steers the edit, and for a licence that was not accepted.
+    """
+    problems = []
+    for section, settings, fitting in (
+        ("models", models, steering),
+        ("measure", measure, measuring),
+    ):
+        for role, name in settings.items():
+            known = fitting(registry, role)
+            if name not in known:
+                problems.append(
+                    f"{section}.{role}: {name!r} is no {role} network of resources/models.yaml for {section}; "
+                    f"expected {', '.join(known)}"
+                )
+    if measure["identity"] == models["identity"]:
+        problems.append(
+            f"measure.identity: {measure['identity']} steers the edit (models.identity), which would always look good to "
+            "it; take another or none"
+        )
+    if problems:
+        raise WorkflowError("\n".join(problems))
+    check_licences(registry, {*models.values(), *measure.values()} - {"none"}, accepted)
+
+
+def check_licences(registry, names, accepted):
+    """Raise WorkflowError for networks without commercial use whose licence is not among the accepted ones."""
+    refused = [
+        name
+        for name in registry
+        if name in names
+        and registry[name].get("non_commercial")
+        and registry[name]["licence"] not in accepted
+    ]
+    if refused:
+        licences = list(dict.fromkeys(registry[name]["licence"] for name in refused))
+        raise WorkflowError(
+            "\n".join(
+                [
+                    "These networks may not be used commercially, and their licences are not accepted:",
+                    *(
+                        f"  {name}: {registry[name]['licence']}, {registry[name]['licence_url']}"
+                        for name in refused
+                    ),
+                    "Read them and, if they fit what you do, add their names: "
+                    f"accept_licences: {json.dumps(licences)}. See docs/licences.md.",
+                ]
+            )
+        )
+
+
+def weights_files(registry, name, home, downloads):
+    """Paths, from here, of the files that a network is loaded from; none for one that a package brings."""
+    entry = registry[name]
+    if entry["tier"] == "package":
+        return []
+    if entry["tier"] == "embedded":
+        return [os.path.relpath(Path(home, entry["file"]))]
+    if "parts" in entry:
+        parts = (
+            weights_files(registry, part, home, downloads) for part in entry["parts"]
+        )
+        return [path for files in parts for path in files]
+    return [
+        f"{downloads}/{f'{name}.safetensors' if 'convert' in entry else entry['file']}"
+    ]
+
+
+def weights(registry, models, home, downloads):
+    """Path, from here, of the weights that config's `models` names for each role."""
+    return {
+        role: weights_files(registry, name, home, downloads)[0]
+        for role, name in models.items()
+    }
+
+
+def judges(registry, measure, home, downloads):
+    """Files of the measuring judges by their classes, in the order of config's `measure`."""
+    return {
+        registry[name]["judge"][what]: weights_files(registry, name, home, downloads)
+        for what, name in measure.items()
+        if name != "none" and "judge" in registry[name]
+    }
+
+
+def judge_options(judges):
+    """Measure's words for its judges: a class, and its files where it has any."""
+    return " ".join(
+        f"{name}={shlex.quote(','.join(files))}" if files else name
+        for name, files in judges.items()
+    )
+
+
+def judge_code(judges, code):
+    """Paths of the code of the measure stage and of its judges, which it imports by the names in the registry."""
+    modules = {f"peekaboo.judges.{name.split('.')[0]}" for name in judges}
+    found = [code(module) for module in ("peekaboo.stages.measure", *sorted(modules))]
+    return sorted({path for paths in found for path in paths})
+
+
+def check_downloads(registry, names, downloads):
+    """Raise WorkflowError for a file already there of the networks `names` that is not the registry's.
+
+    Checkpoints are looked at when they are converted; those used as they are have to be looked at here.
+    """
+    for name in names:
+        entry = registry[name]
+        path = Path(downloads, entry.get("file", ""))
+        if "addresses" not in entry or "convert" in entry or not path.is_file():
+            continue
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != entry.get("sha256", found):
+            raise WorkflowError(
+                f"{path}: expected the SHA-256 {entry['sha256']} of {name} in resources/models.yaml, found {found} "
+                f"({path.stat().st_size} bytes); delete the file, and snakemake fetch_models downloads it again"
+            )
+
+
+def to_download(registry, word, names):
+    """Entries that `snakemake fetch_models` gets: all of the tiers of `models`' word, else those of the networks `names`."""
+    if word in PRESETS:
+        return [
+            name
+            for name, entry in registry.items()
+            if entry["tier"] in PRESETS[word] and "addresses" in entry
+        ]
+    used = [part for name in names for part in registry[name].get("parts", [name])]
+    used += [
+        registry[name]["convert"]["trunk"]
+        for name in used
+        if "trunk" in registry[name].get("convert", {})
+    ]
+    return [name for name in registry if name in used and "addresses" in registry[name]]
+
+
+def fetched(registry, names, downloads, accepted):
+    """Function that gives the files of downloaded entries, those made of them too; their licences have to be accepted."""
+
+    def files(wildcards):
+        check_licences(registry, names, accepted)
+        raw = [f"{downloads}/{registry[name]['file']}" for name in names]
+        made = [
+            f"{downloads}/{name}.safetensors"
+            for name in names
+            if "convert" in registry[name]
+        ]
+        return raw + made
+
+    return files
+
+
+def fetch_options(registry, mirror, accepted):
+    """Function that gives the options of the download program.
+
+    Snakemake doesn't compare what a function makes of the output: another mirror is no reason to run again.
+    """
+
+    def words(wildcards, output):
+        given = ["--registry", registry, "--folder", os.path.dirname(output[0])]
+        given += ["--mirror", mirror] if mirror else []
+        return shlex.join([*given, "--accept-licences", *accepted])
+
+    return words
+
+
+def checkpoints_of(registry, downloads):
+    """Function that gives the downloaded files that the safetensors file of a network is made of."""
+
+    def files(wildcards):
+        entry = registry[wildcards.weights]
+        trunk = entry["convert"].get("trunk")
+        names = [wildcards.weights, *([trunk] if trunk else [])]
+        return [f"{downloads}/{registry[name]['file']}" for name in names]
+
+    return files
+
+
+def resolution(generator, declared=None):
+    """Side in pixels of the images of a generator, from the header of its safetensors file.
+
+    `declared` is that of the registry, taken where the file is yet to be downloaded.
+    """
+    if declared and not os.path.exists(generator):
+        return declared
     try:
         with safe_open(generator, framework="numpy") as file:
             return json.loads(file.metadata()["constructor"])["img_resolution"]
@@ -366,9 +646,15 @@ def outcome(clip, methods, checkpoints):
     return files
 
 
-def original(clips):
-    """Function that gives the path of a clip's source."""
-    return lambda wildcards: known(clips, wildcards.clip).path
+def original(clips, problem=None):
+    """Function that gives the path of a clip's source; raises the error of `found_clips` for a clip of the user's."""
+
+    def path(wildcards):
+        if problem and wildcards.clip not in RENDERED:
+            raise problem
+        return known(clips, wildcards.clip).path
+
+    return path
 
 
 def if_there(path):

@@ -16,7 +16,13 @@ checkpoint extract:
         mem_mb=memory("extract", CLIPS),
         runtime=minutes("extract", CLIPS),
     params:
-        options=options(config["extract"], resolution=resolution(WEIGHTS["generator"])),
+        options=options(
+            config["extract"],
+            resolution=resolution(
+                WEIGHTS["generator"],
+                REGISTRY[config["models"]["generator"]]["resolution"],
+            ),
+        ),
     message:
         "{wildcards.clip}: find, follow and align faces"
     shell:

@@ -6,7 +6,8 @@ rule measure:
         coverage="results/{clip}/{method}/compose.h5",
         identity=WEIGHTS["identity"],
         affect=WEIGHTS["affect"],
-        code=code("peekaboo.stages.measure"),
+        judges=[path for files in JUDGES.values() for path in files],
+        code=judge_code(JUDGES, code),
     output:
         metrics="results/{clip}/{method}/metrics.tsv",
         summary="results/{clip}/{method}/summary.json",
@@ -23,7 +24,8 @@ rule measure:
         mem_mb=memory("measure", CLIPS),
         runtime=minutes("measure", CLIPS),
     params:
-        options=options(config["measure"], device=config["device"]),
+        judges=judge_options(JUDGES),
+        options=options({}, device=config["device"]),
     message:
         "{wildcards.clip}: measure {wildcards.method}"
     shell:
@@ -31,6 +33,6 @@ rule measure:
         OMP_NUM_THREADS={threads} python -m peekaboo.stages.measure \
             --original {input.original} --anonymized {input.anonymized} \
             --faces {input.faces} --coverage {input.coverage} --method {wildcards.method} \
-            --identity {input.identity} --affect {input.affect} {params.options} \
+            --identity {input.identity} --affect {input.affect} --judges {params.judges} {params.options} \
             --metrics {output.metrics} --summary {output.summary} --report {output.report} >{log} 2>&1
         """

@@ -1,5 +1,6 @@
 rule report:
     input:
+        needed(NO_CLIPS),
         *(outcome(clip, METHODS, checkpoints) for clip in CLIPS),
         originals=expand("results/{clip}/source", clip=CLIPS),
         templates=page_parts(HOME),

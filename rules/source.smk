@@ -1,7 +1,7 @@
 # The one place that knows where a clip lies: the other rules' commands, and so Snakemake's own log, show only its id.
 rule source:
     input:
-        original(CLIPS),
+        original(CLIPS, NO_CLIPS),
     output:
         "results/{clip}/source",
     log:

@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
 from scipy.stats import norm
 
 from peekaboo.synth import benchmark
@@ -77,29 +76,6 @@ def test_grid_finds_a_planted_grid_alone():
     # A texture that is no multiple of the rate is none of the generator's grids.
     other = drawn + 6 * np.cos(2 * np.pi * 24.5 * np.arange(64) / 64)[:, None]
     assert benchmark.grid(other, rendered, 16) < 2
-
-
-def test_similarity_is_found_again():
-    turn = Rotation.from_euler("z", 25, degrees=True).as_matrix()[:2, :2]
-    points = 10 * noise(0, 5, 2)
-    matrix = benchmark.similarity(points, 1.7 * points @ turn.T + [3, -4])
-    assert np.allclose(matrix, np.concatenate([1.7 * turn, [[3], [-4]]], 1))
-
-
-def test_arcface_crop_brings_the_five_points_to_their_places():
-    # Every landmark away from the five points is left out of them.
-    landmarks = np.zeros((478, 3))
-    turn = Rotation.from_euler("z", -12, degrees=True).as_matrix()[:2, :2]
-    places = 1.4 * benchmark.ARCFACE @ turn.T + [40, 60]
-    for indices, place in zip((benchmark.LEFT_EYE, benchmark.RIGHT_EYE), places[:2], strict=True):
-        landmarks[indices, :2] = place
-    landmarks[benchmark.NOSE_TIP, :2] = places[2]
-    landmarks[benchmark.MOUTH, :2] = places[3:]
-    y, x = np.mgrid[:256, :256]
-    spots = sum(255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 18) for px, py in places)
-    picture = np.repeat(spots.clip(0, 255).astype(np.uint8)[..., None], 3, -1)
-    crop = benchmark.arcface_crop(picture, landmarks)[..., 0]
-    assert all(crop[round(py), round(px)] > 230 for px, py in benchmark.ARCFACE)
 
 
 def test_rotation_in_the_crop_is_the_truth_less_the_crops_own_turn():

@@ -1,6 +1,9 @@
 """The helpers of the rules, loaded as plain Python."""
 
+import copy
+import json
 import os
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -17,6 +20,7 @@ from snakemake.exceptions import WorkflowError
 HOME = Path(__file__).parents[1]
 SCHEMA = HOME / "workflow" / "schemas" / "config.schema.yaml"
 REGISTRY = HOME / "resources" / "models.yaml"
+REGISTRY_SCHEMA = HOME / "workflow" / "schemas" / "models.schema.yaml"
 DEMO = HOME / "resources" / "demo" / "infant.mp4"
 Wildcards = namedtuple("Wildcards", "clip method", defaults=("blur",))
 
@@ -36,6 +40,10 @@ sys.dont_write_bytecode = before
 
 def settings():
     return yaml.safe_load((HOME / "config.yaml").read_text())
+
+
+def registry():
+    return common.read_registry(REGISTRY, REGISTRY_SCHEMA)
 
 
 def listing(folder, text):
@@ -180,24 +188,254 @@ def test_a_list_in_another_encoding_is_explained(tmp_path):
         common.read_clips(tmp_path / "list.tsv", "drop")
 
 
+# Presets
+
+
+@pytest.mark.parametrize("word", ["permissive", "research"])
+def test_a_word_is_what_its_file_says_and_the_user_has_the_last_word(word):
+    given = {"models": word, "measure": {"pose": "mediapipe_mesh"}, "traverse": {"steps": 7}}
+    config = settings() | copy.deepcopy(given)
+    assert common.apply_preset(config, given, HOME) == word
+    common.check_config(config, SCHEMA)
+    preset = yaml.safe_load((HOME / "config" / f"{word}.yaml").read_text())
+    assert config["models"] == preset["models"]
+    assert config["measure"] == preset["measure"] | {"pose": "mediapipe_mesh"}
+    assert config["traverse"] == settings()["traverse"] | preset.get("traverse", {}) | {"steps": 7}
+    assert given["measure"] == {"pose": "mediapipe_mesh"}
+
+
+def test_embedded_is_the_default_and_roles_are_no_word():
+    config = settings() | {"models": "embedded"}
+    assert common.apply_preset(config, {"models": "embedded"}, HOME) == "embedded"
+    common.check_config(config, SCHEMA)
+    assert config == settings()
+    assert common.apply_preset(config, {}, HOME) is None
+    assert config == settings()
+    assert common.apply_preset({}, {}, HOME) is None
+
+
+def test_another_word_is_refused():
+    with pytest.raises(WorkflowError, match="models: 'reserch' is no set of networks; expected embedded, permissive"):
+        common.apply_preset({"models": "reserch"}, {}, HOME)
+
+
+@pytest.mark.parametrize("word", ["permissive", "research"])
+def test_presets_can_be_used(word):
+    config = yaml.safe_load((HOME / "config" / f"{word}.yaml").read_text())
+    common.check_config(config, SCHEMA)
+    licences = {entry["licence"] for entry in registry().values()}
+    common.check_models(registry(), config["models"], config["measure"], licences)
+
+
+def test_the_paper_has_the_settings_of_research():
+    paper = HOME.parent / "shared" / "papers" / "infant_anonymization_pose_emotion.txt"
+    if not paper.is_file():
+        pytest.skip(f"no paper: {paper} is absent")
+    config = yaml.safe_load((HOME / "config" / "research.yaml").read_text())
+    text = " ".join(paper.read_text().split())
+    steps, alpha = re.search(r"we use (\d+) steps per image and an \$\\alpha\$ of (-[.\d]+\d)", text).groups()
+    assert (config["traverse"]["steps"], config["traverse"]["alpha"]) == (int(steps), float(alpha))
+    assert config["score"]["threshold"] == float(re.search(r"cosine similarity above (\.\d+)", text).group(1))
+
+
+# The registry
+
+
+def test_the_shipped_registry_is_valid_and_complete():
+    from peekaboo import models
+
+    found = registry()
+    files = [entry["file"] for entry in found.values() if "addresses" in entry]
+    assert len(set(files)) == len(files)
+    for name, entry in found.items():
+        if entry["tier"] == "embedded":
+            assert (HOME / entry["file"]).is_file(), name
+        if "convert" in entry:
+            assert entry["convert"]["network"] in models.NETWORKS, name
+        elif "addresses" in entry and Path(entry["file"]).suffix not in (".onnx", ".task"):
+            assert any(other.get("convert", {}).get("trunk") == name for other in found.values()), name
+    for role in settings()["models"]:
+        assert f"embedded_{role}" in common.steering(found, role)
+
+
+def test_the_registry_agrees_with_the_files_that_are_here():
+    from peekaboo import models
+
+    folder = HOME.parent / "shared" / "models"
+    if not folder.is_dir():
+        pytest.skip(f"no published networks: {folder} is absent")
+    here = [entry for entry in registry().values() if (folder / entry["file" if "file" in entry else "tier"]).is_file()]
+    assert len(here) == 5
+    for entry in here:
+        path = folder / entry["file"]
+        assert (path.stat().st_size, models.checksum(path)) == (entry["size"], entry["sha256"])
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "expected"),
+    [
+        ("deca", "licence", None, "deca: 'licence' is a required property"),
+        ("deca", "non_commercial", None, "deca: 'non_commercial' is a required property"),
+        ("deca", "licence_url", None, "deca: 'licence_url' is a required property"),
+        ("deca", "addresses", None, "deca: 'addresses' is a required property"),
+        ("deca", "addresses", ["file:///a"], "deca.addresses.0: 'file:///a' does not match"),
+        ("deca", "sha256", "abc", "deca.sha256: 'abc' does not match"),
+        ("deca", "size", 0, "deca.size: 0 is less than the minimum of 1"),
+        ("deca", "tier", "free", "deca.tier: 'free' is not one of"),
+        ("deca", "file", "../x.tar", "deca.file: '../x.tar' does not match"),
+        ("deca", "licens", "MIT", "deca.licens is no field; did you mean licence?"),
+        ("deca", "judge", {"posture": "pose.Deca"}, "deca.judge.posture is no field; did you mean pose?"),
+        ("deca", "convert", {"section": []}, "deca.convert: 'network' is a required property"),
+        ("stylegan3_r_ffhq_1024", "resolution", None, "stylegan3_r_ffhq_1024: 'resolution' is a required property"),
+        ("embedded_affect", "file", None, "embedded_affect: 'file' is a required property"),
+        ("dlib_identity", "package", None, "dlib_identity: 'package' is a required property"),
+        (
+            "fsanet",
+            "parts",
+            ["fsanet_1x1", "fsanet_2"],
+            "fsanet.parts: expected entries with a file to download, found",
+        ),
+    ],
+)
+def test_bad_entries_are_named_with_their_field(tmp_path, name, field, value, expected):
+    found = yaml.safe_load(REGISTRY.read_text())
+    found[name][field] = value
+    if value is None:
+        del found[name][field]
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump(found))
+    with pytest.raises(WorkflowError) as caught:
+        common.read_registry(tmp_path / "models.yaml", REGISTRY_SCHEMA)
+    assert f"\n  {expected}" in str(caught.value)
+
+
+def test_a_registry_that_is_none_is_explained(tmp_path):
+    path = tmp_path / "models.yaml"
+    for text, expected in (
+        ("a: [", "models.yaml is no YAML"),
+        ("", "None is not of type 'object'"),
+        ("A b: {}", "'A b'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(WorkflowError, match=expected):
+            common.read_registry(path, REGISTRY_SCHEMA)
+
+
 # Weights
 
+MODELS = {
+    "generator": "stylegan3_r_ffhq_1024",
+    "encoder": "restyle_e4e_ffhq",
+    "perceptual": "lpips_alex",
+    "identity": "mobilefacenet",
+    "affect": "anycost_attributes",
+}
 
-def test_weights_of_the_default_configuration_are_in_the_registry():
-    paths = common.weights(REGISTRY, settings()["models"], HOME)
+
+def test_weights_of_the_default_configuration_are_in_the_repository():
+    paths = common.weights(registry(), settings()["models"], HOME, "dl")
     assert list(paths) == ["generator", "encoder", "perceptual", "identity", "affect"]
     assert Path(paths["generator"]).samefile(HOME / "resources" / "embedded" / "generator.safetensors")
     assert not any(os.path.isabs(path) for path in paths.values())
 
 
+def test_downloaded_weights_are_converted_or_as_they_are():
+    paths = common.weights(registry(), MODELS, HOME, "dl")
+    assert set(paths.values()) == {f"dl/{name}.safetensors" for name in MODELS.values()}
+    measure = {
+        "identity": "arcface_buffalo_l",
+        "affect": "emonet_8",
+        "pose": "fsanet",
+        "demographics": "none",
+        "action_units": "mediapipe_face_landmarker",
+    }
+    judges = common.judges(registry(), measure, HOME, "dl")
+    assert list(judges.values()) == [
+        ["dl/w600k_r50.onnx"],
+        ["dl/emonet_8.safetensors"],
+        ["dl/fsanet-1x1-iter-688590.onnx", "dl/fsanet-var-iter-688590.onnx"],
+        ["dl/face_landmarker_v2_with_blendshapes.task"],
+    ]
+    assert "pose.FsaNet=dl/fsanet-1x1-iter-688590.onnx,dl/fsanet-var-iter-688590.onnx" in common.judge_options(judges)
+    assert common.judge_options(common.judges(registry(), {"identity": "dlib_identity"}, HOME, "dl")) == "identity.Dlib"
+    assert common.judge_options({"pose.Deca": ["a b/d"]}) == "pose.Deca='a b/d'"
+
+
 @pytest.mark.parametrize(
-    ("role", "name"), [("encoder", "embedded_generator"), ("generator", "stylegan"), ("identity", "dlib_identity")]
+    ("section", "role", "name", "expected"),
+    [
+        ("models", "encoder", "embedded_generator", "no encoder network .* for models; expected embedded_encoder"),
+        (
+            "models",
+            "generator",
+            "stylegan",
+            "no generator network .* expected embedded_generator, stylegan3_t_ffhq_1024",
+        ),
+        ("models", "identity", "dlib_identity", "no identity network .* expected embedded_identity, arcface_ir_se50"),
+        ("models", "identity", "arcface_buffalo_l", "no identity network"),
+        ("models", "perceptual", "alexnet", "no perceptual network .* expected embedded_perceptual, lpips_alex$"),
+        ("models", "affect", "emonet_8", "no affect network .* expected embedded_affect, anycost_attributes$"),
+        ("measure", "identity", "embedded_identity", "no identity network .* for measure; expected dlib_identity,"),
+        ("measure", "affect", "none", "no affect network .* expected embedded_affect, emonet_8, emonet_5$"),
+        ("measure", "pose", "fsanet_var", "no pose network .* expected deca, fsanet, mediapipe_mesh$"),
+        ("measure", "action_units", "deca", "no action_units network .* expected mediapipe_face_landmarker, none$"),
+    ],
 )
-def test_weights_that_do_not_fit_are_refused(role, name):
+def test_networks_that_do_not_fit_are_refused(section, role, name, expected):
+    config = settings()
+    config[section][role] = name
+    with pytest.raises(WorkflowError, match=f"{section}.{role}: '{name}' is {expected}"):
+        common.check_models(registry(), config["models"], config["measure"], [])
+
+
+def test_the_judge_of_the_identity_is_not_what_steers():
+    models, measure = settings()["models"] | {"identity": "mobilefacenet"}, settings()["measure"]
+    common.check_models(registry(), models, measure, [])
+    with pytest.raises(WorkflowError, match=r"measure.identity: mobilefacenet steers the edit .* take another or none"):
+        common.check_models(registry(), models, measure | {"identity": "mobilefacenet"}, [])
+
+
+def test_licences_without_commercial_use_have_to_be_accepted():
+    models, measure = settings()["models"] | {"generator": "stylegan3_r_ffhq_1024"}, settings()["measure"]
+    measure["affect"] = "emonet_8"
+    with pytest.raises(WorkflowError) as caught:
+        common.check_models(registry(), models, measure, ["CC BY-NC-ND 4.0"])
+    name = "NVIDIA Source Code License for StyleGAN3"
+    assert f"stylegan3_r_ffhq_1024: {name}, https://github.com/NVlabs/stylegan3/blob/main/LICENSE.txt" in str(
+        caught.value
+    )
+    assert f"accept_licences: {json.dumps([name])}" in str(caught.value) and "emonet" not in str(caught.value)
+    common.check_models(registry(), models, measure, ["CC BY-NC-ND 4.0", name])
+
+
+def test_a_tier_is_downloaded_whole_and_other_choices_in_so_far_as_they_are_used():
+    found = registry()
+    permissive = common.to_download(found, "permissive", set())
+    assert {found[name]["tier"] for name in permissive} == {"permissive"}
+    assert {"alexnet", "fsanet_1x1", "fsanet_var", "yunet", "lpips_alex"} <= set(
+        permissive
+    ) and "fsanet" not in permissive
+    research = common.to_download(found, "research", set())
+    assert set(research) == {name for name, entry in found.items() if "addresses" in entry}
+    assert common.to_download(found, "embedded", {"embedded_affect"}) == []
+    used = common.to_download(found, None, {"lpips_alex", "fsanet", "embedded_affect", "dlib_identity"})
+    assert used == ["alexnet", "lpips_alex", "fsanet_1x1", "fsanet_var"]
+    files = common.fetched(found, used, "dl", [])(None)
+    assert files[0] == "dl/alexnet-owt-7be5be79.pth" and files[-1] == "dl/lpips_alex.safetensors" and len(files) == 5
+    with pytest.raises(WorkflowError, match=r"(?s)deca: DECA, Max Planck.*add their names"):
+        common.fetched(found, research, "dl", [])(None)
+
+
+def test_an_altered_file_that_is_used_as_it_is_is_named(tmp_path):
+    found = registry()
+    names = ["yunet", "mobilefacenet", "fsanet", "dlib_identity"]
+    common.check_downloads(found, names, tmp_path)
+    (tmp_path / "mobilefacenet.pt").write_bytes(b"is looked at when it is converted")
+    common.check_downloads(found, names, tmp_path)
+    (tmp_path / "yunet_n_dynamic.onnx").write_bytes(b"cut")
     with pytest.raises(
-        WorkflowError, match=f"models.{role}: '{name}' is no {role} network .* expected embedded_{role}"
+        WorkflowError, match=r"yunet_n_dynamic.onnx: expected the SHA-256 104ee2\w+ of yunet .* \(3 bytes"
     ):
-        common.weights(REGISTRY, settings()["models"] | {role: name}, HOME)
+        common.check_downloads(found, names, tmp_path)
 
 
 def test_resolution_is_that_of_the_generator():
@@ -205,6 +443,13 @@ def test_resolution_is_that_of_the_generator():
 
     path = HOME / "resources" / "embedded" / "generator.safetensors"
     assert common.resolution(path) == models.constructor(path)["img_resolution"]
+
+
+def test_resolution_of_a_generator_that_is_yet_to_be_downloaded_is_that_of_the_registry(tmp_path):
+    declared = registry()["stylegan3_r_ffhq_1024"]["resolution"]
+    assert common.resolution(tmp_path / "absent.safetensors", declared) == 1024
+    embedded = registry()["embedded_generator"]
+    assert common.resolution(HOME / embedded["file"], 1024) == embedded["resolution"]
 
 
 def test_a_broken_generator_is_named(tmp_path):
@@ -215,6 +460,15 @@ def test_a_broken_generator_is_named(tmp_path):
 
 
 # Code
+
+
+def test_the_code_of_judges_belongs_to_the_measure_stage():
+    def code(module):
+        return [f"{module}.py", "shared.py"]
+
+    judges = {"identity.Dlib": [], "pose.Deca": ["d"], "pose.Other": []}
+    modules = ["judges.identity", "judges.pose", "stages.measure"]
+    assert common.judge_code(judges, code) == [f"peekaboo.{module}.py" for module in modules] + ["shared.py"]
 
 
 def write_package(folder):
@@ -302,6 +556,25 @@ def test_rendered_clips_are_known_before_they_are_there(tmp_path, monkeypatch):
 
 
 # What rules ask for
+
+
+def test_what_needs_no_clips_runs_without_them(tmp_path):
+    clips, problem = common.found_clips(DEMO.parent, "drop")
+    assert list(clips) == ["infant"] and problem is None
+    assert common.needed(problem)(None) == []
+    clips, problem = common.found_clips(tmp_path / "gone", "drop")
+    assert clips == {}
+    with pytest.raises(WorkflowError, match="no folder or list"):
+        common.needed(problem)(None)
+    with pytest.raises(WorkflowError, match="no folder or list"):
+        common.original(clips, problem)(Wildcards("one"))
+    assert common.original(clips, problem)(Wildcards("synth-01")) == "synthetic/synth-01.mp4"
+
+
+def test_options_of_the_download():
+    words = common.fetch_options("models.yaml", "", ["CC BY-NC 4.0"])(None, ["dl/a.pt"])
+    assert words == "--registry models.yaml --folder dl --accept-licences 'CC BY-NC 4.0'"
+    assert "--mirror '/a b'" in common.fetch_options("models.yaml", "/a b", [])(None, ["dl/a.pt"])
 
 
 def test_methods_decode_their_latents_with_their_generator():

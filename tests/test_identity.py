@@ -1,17 +1,14 @@
-from pathlib import Path
-
-import av
 import cv2
 import numpy as np
 import pytest
 import torch
+from people import seen
 
 from peekaboo import metrics, models
 from peekaboo.judges import identity
-from peekaboo.judges.landmarks import Face, Mesh
+from peekaboo.judges.landmarks import Face
 from peekaboo.nets.residual import FaceEmbedder
 
-CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 NOWHERE = np.full((478, 3), np.nan), np.full((2, 3), np.nan)
 
 
@@ -73,34 +70,12 @@ def test_embedded_reads_the_aligned_crop(embedded):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(identity, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"face_recognition_models.*--independent none"):
+    with pytest.raises(FileNotFoundError, match=r"face_recognition_models.*measure: identity"):
         identity.Dlib()
 
 
-def people(clip: str, boxes: list[list[float]], frames: list[int]) -> list[tuple[np.ndarray, list[Face]]]:
-    """Faces with landmarks at relative boxes in some frames of a clip."""
-    judge, found = Mesh(), []
-    with av.open(str(CLIPS / clip)) as container:
-        pictures = [f.to_ndarray(format="rgb24") for k, f in enumerate(container.decode(video=0)) if k in frames]
-    for frame in pictures:
-        height, width = frame.shape[:2]
-        faces = []
-        for box in boxes:
-            place = np.array(box) * [width, height, width, height]
-            region = judge([judge.prepare(frame, Face(place, *NOWHERE, 64))])["landmarks"][0]
-            side = 2 * (place[2:] - place[:2]).max() / 256
-            region[:, :2] = (region[:, :2] - 127.5) * side + (place[:2] + place[2:]) / 2
-            faces.append(Face(place, region, NOWHERE[1], 64))
-        found.append((frame, faces))
-    return found
-
-
-@pytest.mark.skipif(not CLIPS.is_dir(), reason=f"no test clips: {CLIPS} is absent")
 def test_dlib_tells_real_people_apart_at_its_operating_point(dlib_judge):
-    groups = [
-        *people("two_faces.mp4", [[0.22, 0.23, 0.33, 0.41], [0.56, 0.12, 0.7, 0.34]], [0, 50, 100]),
-        *people("adult_smile.mp4", [[0.34, 0.27, 0.58, 0.81]], [0, 35, 70]),
-    ]
+    groups = [*seen("two_faces.mp4", [0, 50, 100]), *seen("adult_smile.mp4", [0, 35, 70])]
     chips = [
         (f"{len(faces)}.{k}", dlib_judge.prepare(frame, face))
         for frame, faces in groups

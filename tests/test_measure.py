@@ -11,10 +11,12 @@ import torch
 from peekaboo import media, models, stagefile
 from peekaboo.faces import alignment, detection
 from peekaboo.judges.landmarks import Face, Mesh
+from peekaboo.nets.irse import ArcFace
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.stages import measure
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
+MODELS = CLIPS.parent / "models"
 SAMPLE = Path(__file__).parents[1] / "resources" / "demo" / "infant.mp4"
 METRICS = {
     "identity_cos",
@@ -77,7 +79,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder: Path, *more: str, original: Path | None = None, anonymized: Path | None = None):
+def run(folder: Path, *judges: str, original: Path | None = None, anonymized: Path | None = None):
+    """Measure with judges beside the embedded ones of affect, age and sex."""
+    affect = folder / "affect.safetensors"
+    judges = [f"affect.Affect={affect}", f"demographics.Demographics={affect}", *judges]
     arguments = {
         "--original": original or folder / "original.mp4",
         "--anonymized": anonymized or folder / "anonymized.mp4",
@@ -91,12 +96,12 @@ def run(folder: Path, *more: str, original: Path | None = None, anonymized: Path
         "--summary": folder / "summary.json",
         "--report": folder / "measure.json",
     }
-    measure.main([str(word) for pair in arguments.items() for word in pair] + list(more))
+    measure.main([str(word) for pair in arguments.items() for word in pair] + ["--judges", *judges])
     return pd.read_csv(folder / "metrics.tsv", sep="\t"), json.loads((folder / "summary.json").read_text())
 
 
 def test_rows_are_the_tracked_faces_of_every_frame(folder):
-    table, summary = run(folder, "--independent", "none")
+    table, summary = run(folder)
     assert table["frame"].tolist() == [0, 1, 2, 3, 3, 4, 4, 5, 5]
     assert table["track"].tolist() == [0, 0, 0, 0, 1, 0, 1, 0, 1]
     np.testing.assert_allclose(table["time"], PTS[table["frame"]] / 1000)
@@ -114,7 +119,7 @@ def test_rows_are_the_tracked_faces_of_every_frame(folder):
 
 
 def test_numbers_that_could_not_be_measured_have_a_reason(folder):
-    _, summary = run(folder, "--independent", "none")
+    _, summary = run(folder)
     assert set(summary["metrics"]) >= METRICS
     missing = {name for name, value in summary["metrics"].items() if value is None}
     assert missing == {"identity_tc", "pose_rmat", "detection_rate", "landmark_nme"}
@@ -124,7 +129,7 @@ def test_numbers_that_could_not_be_measured_have_a_reason(folder):
 
 
 def test_synthetic_judges_alone_are_no_evidence(folder):
-    table, summary = run(folder, "--independent", "none")
+    table, summary = run(folder)
     assert summary["verdict"] == "no evidence"
     assert summary["identity_judge"] == "embedded identity"
     pd.testing.assert_series_equal(table["identity_cos"], table["identity_cos_optimised"], check_names=False)
@@ -135,7 +140,7 @@ def test_synthetic_judges_alone_are_no_evidence(folder):
 
 
 def test_where_no_original_face_is_seen_there_is_nothing_to_compare_with(folder):
-    table, summary = run(folder)
+    table, summary = run(folder, "identity.Dlib")
     assert (table["detected_original"] == 0).all()
     assert table[["identity_cos", "identity_distance", "identity_distance_mean"]].isna().all(axis=None)
     assert summary["verdict"] == "no evidence"
@@ -161,7 +166,7 @@ def seen(folder):
 
 
 def test_an_independent_judge_gives_a_verdict(seen):
-    table, summary = run(seen)
+    table, summary = run(seen, "identity.Dlib")
     assert summary["identity_judge"] == "dlib face recognition"
     # An unchanged face is the original; where the original is hidden only its mean over the track is asked.
     assert summary["verdict"] == "fail"
@@ -184,7 +189,7 @@ def test_an_uncovered_face_fails(folder):
     with stagefile.write(folder / "compose.h5") as file:
         file["covered"] = covered
         file.attrs["compose"] = "face"
-    _, summary = run(folder, "--independent", "none")
+    _, summary = run(folder)
     assert summary["verdict"] == "fail"
     assert "in 1 of 9" in summary["reason"]
     assert summary["metrics"]["coverage"] == pytest.approx(8 / 9)
@@ -194,9 +199,9 @@ def test_an_uncovered_face_fails(folder):
 
 def test_the_same_input_gives_the_same_bytes(folder):
     files = [folder / "metrics.tsv", folder / "summary.json"]
-    run(folder, "--independent", "none")
+    run(folder)
     first = [file.read_bytes() for file in files]
-    run(folder, "--independent", "none")
+    run(folder)
     assert [file.read_bytes() for file in files] == first
 
 
@@ -205,9 +210,9 @@ def test_clips_of_different_lengths_are_refused(folder, frames):
     pts = np.arange(frames, dtype=np.int64) * 40
     other = write_clip(folder / "other.mp4", [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * frames, pts)
     with pytest.raises(media.ClipError, match=r"frame \d of the (original|anonymised) clip.*expected 6 frames"):
-        run(folder, "--independent", "none", anonymized=other)
+        run(folder, anonymized=other)
     with pytest.raises(media.ClipError, match="expected 6"):
-        run(folder, "--independent", "none", original=other, anonymized=other)
+        run(folder, original=other, anonymized=other)
     assert not (folder / "summary.json").exists()
 
 
@@ -221,7 +226,9 @@ def test_the_mean_original_leaves_out_frames_without_a_face():
         }
     )
     # Track 0: mean (1, 0); track 1 never shows a face.
-    np.testing.assert_allclose(measure.template_distance(table), [1, np.nan, np.nan, 5, np.nan])
+    np.testing.assert_allclose(
+        measure.template_distance(table, lambda seen: seen.mean(0)), [1, np.nan, np.nan, 5, np.nan]
+    )
 
 
 @pytest.fixture
@@ -255,7 +262,7 @@ def real(folder):
 
 def test_an_unchanged_face_is_taken_for_the_original(real):
     folder, *_ = real
-    table, summary = run(folder, anonymized=folder / "original.mp4")
+    table, summary = run(folder, "identity.Dlib", anonymized=folder / "original.mp4")
     assert summary["verdict"] == "fail"
     assert "in 8 of 8 judged" in summary["reason"]
     expected = {"identity_cos": 1, "arousal_rmse": 0, "valence_rmse": 0, "pose_rmat": 0, "landmark_nme": 0}
@@ -272,9 +279,126 @@ def test_a_masked_face_is_judged_where_it_was_tracked(real):
     masked = [picture.copy() for picture in pictures]
     for picture in masked:
         picture[y0 - 30 : y1 + 30, x0 - 30 : x1 + 30] = 0
-    _, summary = run(folder, anonymized=write_clip(folder / "masked.mp4", masked, pts))
+    _, summary = run(folder, "identity.Dlib", anonymized=write_clip(folder / "masked.mp4", masked, pts))
     assert summary["verdict"] == "pass"
     assert summary["counts"]["identity_cos"] == len(pictures)
     assert summary["metrics"]["detection_rate"] == 0
     assert summary["metrics"]["pose_rmat"] is None
     assert summary["missing"]["identity_tc"] == "in no pair of frames 3 s apart was a face found in both"
+
+
+# Judges by published networks.
+
+
+def published(name: str) -> Path:
+    if not MODELS.is_dir():
+        pytest.skip(f"no published networks: {MODELS} is absent")
+    return MODELS / name
+
+
+def fsanet() -> str:
+    return "pose.FsaNet=" + ",".join(str(published(f"fsanet-{kind}-iter-688590.onnx")) for kind in ("1x1", "var"))
+
+
+def test_a_judge_of_pose_stands_in_for_the_mesh(seen):
+    meshed, before = run(seen)
+    table, summary = run(seen, fsanet())
+    assert sorted(table.columns) == sorted(meshed.columns)
+    columns = {judge["name"]: set(judge["columns"]) for judge in summary["judges"]}
+    assert {"yaw_original", "roll_anonymized", "pose_rmat"} <= columns["FSA-Net head pose"]
+    assert not columns["FSA-Net head pose"] & columns["mediapipe face mesh"]
+    # One picture, once; where the mesh finds no face nothing was turned.
+    hidden = table["detected_original"] == 0
+    assert hidden.sum() == 1
+    assert (table["pose_rmat"].isna() == hidden).all()
+    assert (table["yaw_original"].isna() == hidden).all()
+    assert summary["metrics"]["pose_rmat"] == pytest.approx(0, abs=1e-4)
+    assert summary["counts"]["pose_rmat"] == before["counts"]["pose_rmat"]
+    # Both see the same head, each with errors of its own.
+    difference = (table["yaw_original"] - meshed["yaw_original"])[~hidden].abs()
+    assert 0 < difference.max() < 25
+
+
+def test_action_units_are_summed_up_where_they_were_judged(seen):
+    _, before = run(seen)
+    assert "action_units_mae" not in before["metrics"]
+    table, summary = run(seen, f"action_units.Blendshapes={published('face_landmarker_v2_with_blendshapes.task')}")
+    assert summary["metrics"]["action_units_mae"] == pytest.approx(0, abs=1e-6)
+    assert summary["counts"]["action_units_mae"] == table["action_units_mae"].notna().sum() >= 3
+    judged = table["smile_original"].notna()
+    np.testing.assert_allclose(table["smile_original"][judged], table["smile_anonymized"][judged])
+
+
+def test_another_judge_of_identity_has_its_own_operating_point(seen):
+    _, summary = run(seen, f"identity.Insightface={published('MobileFaceNet.onnx')}")
+    assert summary["identity_judge"] == "insightface buffalo_l"
+    assert summary["verdict"] == "fail"
+    assert "same person below 1.2" in summary["reason"]
+
+
+def test_judges_that_steer_say_so(folder):
+    _, summary = run(folder)
+    roles = {judge["name"]: judge["role"] for judge in summary["judges"]}
+    assert roles == {
+        "mediapipe face mesh": "measures",
+        "embedded identity": "optimises",
+        "embedded affect": "optimises and measures",
+        "embedded age and sex": "optimises and measures",
+    }
+    # The same network from another file measures alone.
+    constructor = {"widths": [8, 16], "size": 64, "inner": 64}
+    torch.manual_seed(1)
+    models.save(folder / "other.safetensors", FaceAttributes(**constructor), constructor)
+    device = torch.device("cpu")
+    steering = {models.checksum(folder / "affect.safetensors")}
+    found = measure.judges_of([f"affect.Affect={folder / 'other.safetensors'}"], steering, device)
+    assert found["affect"].role == "measures"
+
+
+def test_no_identity_judge_may_have_steered(tmp_path):
+    weights = tmp_path / "identity.safetensors"
+    constructor = {"drop_ratio": 0.5}
+    models.save(weights, ArcFace(**constructor), constructor)
+    device = torch.device("cpu")
+    with pytest.raises(ValueError, match="ArcFace IR-SE50 steers the edit"):
+        measure.judges_of([f"identity.ArcFace={weights}"], {models.checksum(weights)}, device)
+
+
+@pytest.mark.parametrize(
+    ("judges", "message"),
+    [
+        (["gaze.Any"], r"expected identity.CLASS or .*, found 'gaze.Any'"),
+        (["identity.Nobody"], r"expected a judge in peekaboo.judges.identity, found 'Nobody'"),
+        (["identity.chip"], r"expected a judge in peekaboo.judges.identity, found 'chip'"),
+        (["identity.FivePoints"], r"expected a judge in peekaboo.judges.identity, found 'FivePoints'"),
+        (["identity.Embedded=a.safetensors"], r"expected a judge in peekaboo.judges.identity, found 'Embedded'"),
+        (["affect.EmoNet"], r"expected affect.EmoNet=FILE, found 'affect.EmoNet'"),
+        (["identity.Dlib=a.dat"], r"expected identity.Dlib without a file, found 'identity.Dlib=a.dat'"),
+        (["identity.Dlib", "identity.Dlib"], "expected one judge of identity"),
+    ],
+)
+def test_judges_that_there_are_not_are_named(judges, message):
+    with pytest.raises(ValueError, match=message):
+        measure.judges_of(judges, set(), torch.device("cpu"))
+
+
+def test_the_table_has_its_columns_without_judges(folder):
+    full, _ = run(folder)
+    arguments = ["--original", folder / "original.mp4", "--anonymized", folder / "anonymized.mp4", "--method", "mask"]
+    arguments += ["--faces", folder / "extract.h5", "--coverage", folder / "compose.h5", "--device", "cpu"]
+    arguments += ["--identity", folder / "identity.safetensors", "--affect", folder / "affect.safetensors"]
+    arguments += [
+        "--metrics",
+        folder / "bare.tsv",
+        "--summary",
+        folder / "bare.json",
+        "--report",
+        folder / "report.json",
+    ]
+    measure.main([str(word) for word in arguments])
+    bare = pd.read_csv(folder / "bare.tsv", sep="\t")
+    assert sorted(bare.columns) == sorted(full.columns)
+    assert bare["valence_original"].isna().all()
+    summary = json.loads((folder / "bare.json").read_text())
+    assert summary["metrics"]["valence_rmse"] is None
+    assert summary["missing"]["expression_kept"] == "no frame was judged in both clips"

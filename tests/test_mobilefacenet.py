@@ -5,7 +5,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from people import seen
 
+from peekaboo import gpu
+from peekaboo.judges import crops
+from peekaboo.judges.landmarks import aligned
 from peekaboo.nets.mobilefacenet import MobileFaceNet
 
 MODELS = Path(__file__).parents[2] / "shared" / "models"
@@ -57,3 +61,12 @@ def test_gradients_equal_differences(network):
 def test_another_size_is_named():
     with torch.device("meta"), pytest.raises(ValueError, match="expected faces of 112 x 112, found 128 x 128"):
         MobileFaceNet()(torch.zeros(1, 3, 128, 128))
+
+
+def test_of_an_aligned_picture_it_sees_what_five_points_show_it(network):
+    ((frame, (face,)),) = seen("adult_smile.mp4", [0])
+    by_points = gpu.to_images(crops.arcface(frame, face.landmarks)[None], torch.device("cpu"))
+    whole = gpu.to_images(aligned(frame, face)[None], torch.device("cpu"))
+    found, expected = network.embed(whole), network(by_points)
+    assert found.norm().item() == pytest.approx(1, abs=1e-5)
+    assert torch.nn.functional.cosine_similarity(found, expected).item() > 0.8

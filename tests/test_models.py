@@ -33,6 +33,15 @@ def test_a_file_that_names_no_known_network_is_refused(tmp_path):
         models.load(path)
 
 
+def test_a_starting_latent_of_another_shape_is_refused(tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    settings = {"network": "irse.PspEncoder", "constructor": '{"n_styles": 1}'}
+    for shape in ((16, 512), (256,)):
+        save_file({"latent_avg": torch.zeros(shape)}, path, settings)
+        with pytest.raises(ValueError, match=r"encoder.safetensors: latent_avg: expected a latent \[512\], found \["):
+            models.load(path)
+
+
 def test_tuned_parameters_replace_those_of_the_generator(tmp_path):
     generator = Generator(**TINY)
     name = "L1_36_16.bias"

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import struct
 import sys
 import types
@@ -12,6 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import yaml
 from golden import FOLDER, Fixture
 from safetensors import safe_open
 from torch import nn
@@ -263,6 +265,119 @@ def test_lpips_comes_from_two_files(tmp_path, monkeypatch):
     torch.save({"features.1.weight": torch.zeros(1)}, trunk)
     with pytest.raises(ValueError, match=r"alexnet.pth: expected AlexNet, found the layer features.1"):
         pickles.lpips(trunk, heads)
+
+
+# A small encoder in place of the published one of 400 MB
+SMALL = {"num_layers": 50, "n_styles": 2}
+
+
+def average():
+    """Numbers by a formula."""
+    return torch.sin(torch.arange(512) * 0.1).double()
+
+
+def encoder_checkpoint(path, latent_avg):
+    """What ReStyle's training writes, with weights by a formula; returns their state_dict."""
+    state = {
+        key: torch.cos(torch.arange(value.numel()) * 0.3).view(value.shape).to(value.dtype)
+        for key, value in models.NETWORKS["irse.E4eEncoder"](**SMALL).state_dict().items()
+    }
+    content = {"state_dict": {f"encoder.{key}": value for key, value in state.items()}, "opts": {"n_styles": 2}}
+    content["state_dict"]["decoder.w"] = torch.zeros(3)
+    torch.save(content | {"latent_avg": latent_avg}, path)
+    return state
+
+
+def test_an_encoder_brings_the_latent_that_it_starts_from(tmp_path, monkeypatch):
+    # The heads of a 32-pixel encoder are small; names and kinds of weights stay.
+    monkeypatch.setattr("peekaboo.nets.irse.PspEncoder.size", 32)
+    path, target = tmp_path / "e4e.pt", tmp_path / "e4e.safetensors"
+    how = {"constructor": SMALL, "section": ("state_dict",), "prefix": "encoder.", "average": ("latent_avg",)}
+    state = encoder_checkpoint(path, average())
+    pickles.convert(path, target, "irse.E4eEncoder", **how)
+    loaded = models.load(target)
+    assert torch.equal(loaded.latent_avg, average().float()) and "latent_avg" in dict(loaded.named_buffers())
+    assert list(loaded.state_dict()) == list(state), "the official names alone"
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in state.items())
+
+    encoder_checkpoint(path, average()[None])
+    with pytest.raises(ValueError, match=r"e4e.pt: .* latent_avg: expected a latent \[512\], found \[1, 512\]"):
+        pickles.convert(path, target, "irse.E4eEncoder", **how)
+    torch.save({"state_dict": {"encoder.x": torch.zeros(1)}, "opts": {}}, path)
+    with pytest.raises(ValueError, match=r"e4e.pt: expected the entry latent_avg, found a dict of state_dict, opts"):
+        pickles.convert(path, target, "irse.E4eEncoder", **how)
+
+
+def test_a_starting_latent_beside_another_network_is_refused(tmp_path):
+    path = tmp_path / "tuned.pt"
+    torch.save({"weights": Generator(**TINY).state_dict(), "latent_avg": average()}, path)
+    with pytest.raises(ValueError, match=r"tuned.pt: .* latent_avg: .* found it beside Generator"):
+        pickles.convert(
+            path, tmp_path / "x.safetensors", "stylegan3.Generator", TINY, ("weights",), average=("latent_avg",)
+        )
+
+
+# The program
+
+
+def test_the_program_converts_what_the_registry_says(tmp_path, capsys):
+    generator = Generator(**TINY)
+    torch.save({"g": generator.state_dict()}, tmp_path / "g.pt")
+    convert = {"network": "stylegan3.Generator", "constructor": TINY, "section": ["g"]}
+    registry = {"tiny": {"file": "g.pt", "convert": convert, "sha256": models.checksum(tmp_path / "g.pt")}}
+    registry["plain"] = {"file": "g.onnx"}
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump(registry))
+    options = ["--registry", str(tmp_path / "models.yaml"), "--folder", str(tmp_path)]
+    pickles.main(["tiny", *options])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "tiny.safetensors")
+    loaded = models.load(tmp_path / "tiny.safetensors").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in generator.state_dict().items())
+    (tmp_path / "tiny.safetensors").unlink()
+    with open(tmp_path / "g.pt", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(SystemExit, match=r"g.pt: expected the SHA-256 \w+ of the registry, found \w+; delete it and"):
+        pickles.main(["tiny", *options])
+    with pytest.raises(SystemExit, match=r"plain: expected the field convert, found none"):
+        pickles.main(["plain", *options])
+    with pytest.raises(SystemExit, match=r"other: expected an entry of .*models.yaml; it has plain, tiny"):
+        pickles.main(["other", *options])
+    (tmp_path / "g.pt").unlink()
+    with pytest.raises(SystemExit, match=r"FileNotFoundError: .*g.pt: expected the file, found none; fetch it"):
+        pickles.main(["tiny", *options])
+    assert not (tmp_path / "tiny.safetensors").exists()
+
+
+def test_a_checkpoint_without_a_known_checksum_is_locked_when_it_is_converted(tmp_path):
+    (tmp_path / "models.yaml").write_text(
+        yaml.safe_dump({"tiny": {"file": "g.pt", "convert": {"network": "stylegan3.Generator", "constructor": TINY}}})
+    )
+    options = ["tiny", "--registry", str(tmp_path / "models.yaml"), "--folder", str(tmp_path)]
+    torch.save(Generator(**TINY).state_dict(), tmp_path / "g.pt")
+    pickles.main(options)
+    locked = json.loads((tmp_path / "models.lock.json").read_text())
+    assert locked == {"g.pt": models.checksum(tmp_path / "g.pt")}
+    torch.save(Generator(**TINY).state_dict(), tmp_path / "g.pt")
+    with pytest.raises(SystemExit, match=r"g.pt: expected the SHA-256 \w+ of \S*models.lock.json, found"):
+        pickles.main(options)
+
+
+def test_the_program_puts_lpips_together(tmp_path):
+    trunk, heads = tmp_path / "alexnet.pth", tmp_path / "alex.pth"
+    state = Lpips().state_dict()
+    features = {f"features.{key.split('.', 2)[2]}": state[key] for key in state if key.startswith("net.")}
+    torch.save(features, trunk)
+    torch.save({key: value for key, value in state.items() if re.match(r"lin\d", key)}, heads)
+    registry = {
+        "alexnet": {"file": "alexnet.pth"},
+        "lpips_alex": {
+            "file": "alex.pth",
+            "convert": {"network": "lpips.Lpips", "constructor": {}, "trunk": "alexnet"},
+        },
+    }
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump(registry))
+    pickles.main(["lpips_alex", "--registry", str(tmp_path / "models.yaml"), "--folder", str(tmp_path)])
+    loaded = models.load(tmp_path / "lpips_alex.safetensors").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
 # Hostile files

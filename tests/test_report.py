@@ -2,6 +2,7 @@ import html.parser
 import json
 import math
 import re
+import shutil
 from fractions import Fraction
 
 import numpy as np
@@ -354,3 +355,21 @@ def test_ids_with_reserved_signs_are_quoted(tmp_path):
     assert 'src="../a-1.b_2/blur/anonymized.mp4"' in page
     times = re.search(r'data-times="([^"]*)"', page)[1]
     assert json.loads(times) == [round(n / 10, 4) for n in range(FRAMES)]
+
+
+def test_action_units_are_shown_where_they_were_judged(made, tmp_path):
+    folder, clips, before = made
+    shutil.copytree(folder / "results", tmp_path / "results")
+    table = pd.read_csv(folder / "results" / "table.tsv", sep="\t")
+    assert "action_units_mae" not in table.columns
+    assert "Action units" not in before
+    for clip, value, count in (("first", 0.1, 12), ("second", 0.4, 6)):
+        path = tmp_path / "results" / clip / "blur" / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["metrics"]["action_units_mae"], summary["counts"]["action_units_mae"] = value, count
+        path.write_text(json.dumps(summary))
+    page = run(tmp_path, clips)
+    table = pd.read_csv(tmp_path / "results" / "table.tsv", sep="\t").set_index("method")
+    assert table.loc["blur", "action_units_mae"] == pytest.approx(0.2)
+    assert np.isnan(table.loc["pti_traversal", "action_units_mae"])
+    assert page.count("Action units") >= 2

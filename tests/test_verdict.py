@@ -41,7 +41,7 @@ def test_uncovered_frames_fail_before_anything_else(gap):
 def test_no_evidence_without_a_judge_of_real_faces():
     found = decide(judge=None, same=(NAN, NAN, NAN), template=(NAN, NAN, NAN))
     assert found.verdict == "no evidence"
-    assert "synthetic" in found.reason
+    assert "no network trained on real faces" in found.reason
 
 
 def test_no_evidence_when_nothing_could_be_judged():

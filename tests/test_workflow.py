@@ -1,15 +1,21 @@
 """The workflow as its users call it: dry runs, and real runs of clips that are withheld."""
 
+import functools
+import http.server
 import importlib
 import json
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+
+from peekaboo import models
 
 HOME = Path(__file__).parents[1]
 GPU_RULES = {"invert", "tune", "score", "decode", "measure", "sweep"}
@@ -147,6 +153,154 @@ def test_the_sweep_knows_its_options_and_takes_the_rendered_threshold_where_ther
     assert ("--embedded" in options) == known
 
 
+PUBLISHED = HOME.parent / "shared" / "models"
+HERE = ("mobilefacenet", "mediapipe_face_landmarker", "yunet")
+
+
+def project(folder, names, **changes):
+    """A copy of the project whose registry has, besides what needs no download, the entries `names`, with changes."""
+    for name in ("rules", "workflow", "profiles", "src", "resources", "envs", "config"):
+        ignored = shutil.ignore_patterns("__pycache__", "downloaded", "demo")
+        shutil.copytree(HOME / name, folder / name, ignore=ignored)
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(HOME / name, folder)
+    registry = yaml.safe_load((HOME / "resources" / "models.yaml").read_text())
+    registry = {
+        key: entry for key, entry in registry.items() if key in names or entry["tier"] in ("embedded", "package")
+    }
+    for name, change in changes.items():
+        registry[name] = {key: value for key, value in (registry[name] | change).items() if value is not None}
+    (folder / "resources" / "models.yaml").write_text(yaml.safe_dump(registry))
+    # The preset names networks that are too large for a test.
+    judges = {"identity": "mobilefacenet", "action_units": "mediapipe_face_landmarker"}
+    (folder / "config" / "permissive.yaml").write_text(yaml.safe_dump({"measure": judges}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def publishers():
+    """Address of a server of the published networks that are here, and what it was asked for."""
+    if not PUBLISHED.is_dir():
+        pytest.skip(f"no published networks: {PUBLISHED} is absent")
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *_):
+            asked.append(self.path)
+
+        def log_error(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=str(PUBLISHED))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def downloaded(publishers, tmp_path_factory):
+    """A project after the download of its permissive tier, in part by hand; its working directory, code and output."""
+    home, folder = tmp_path_factory.mktemp("tier"), tmp_path_factory.mktemp("elsewhere")
+    address, asked = publishers
+    entries = yaml.safe_load((HOME / "resources" / "models.yaml").read_text())
+    # A dead address first; and one file without a known checksum.
+    changes = {name: {"addresses": [f"{address}/gone.pt", f"{address}/{entries[name]['file']}"]} for name in HERE}
+    changes["mobilefacenet"] |= {"sha256": None, "size": None}
+    project(home, HERE, **changes)
+    weights = home / "weights"
+    weights.mkdir()
+    shutil.copy(PUBLISHED / entries["yunet"]["file"], weights)
+    # There are no clips, and it needs none.
+    settings = {"models": "permissive", "downloads": "weights", "clips": "gone"}
+    code, output = snakemake(folder, "fetch_models", home=home, **settings)
+    return home, folder, code, output, list(asked), settings
+
+
+def test_a_tier_is_fetched_and_converted(downloaded):
+    home, _, code, output, asked, _ = downloaded
+    assert code == 0, output
+    weights = home / "weights"
+    entries = yaml.safe_load((HOME / "resources" / "models.yaml").read_text())
+    files = {entries[name]["file"] for name in HERE}
+    assert {path.name for path in weights.iterdir() if not path.name.startswith(".")} == files | {
+        "mobilefacenet.safetensors",
+        "models.lock.json",
+    }
+    for name in files:
+        assert (weights / name).read_bytes() == (PUBLISHED / name).read_bytes()
+    assert set(asked) == {"/gone.pt", *(f"/{name}" for name in files)} - {"/yunet_n_dynamic.onnx"}
+    locked = json.loads((weights / "models.lock.json").read_text())
+    assert locked == {"mobilefacenet.pt": entries["mobilefacenet"]["sha256"]}
+    found = models.load(weights / "mobilefacenet.safetensors").state_dict()
+    published = torch.load(PUBLISHED / "mobilefacenet.pt", "cpu", weights_only=True)
+    assert all(torch.equal(found[key], value) for key, value in published.items())
+
+
+def test_what_is_there_is_not_fetched_again(downloaded):
+    home, folder, _, _, _, settings = downloaded
+    _, output = snakemake(folder, "-n", "fetch_models", home=home, mirror="another", **settings)
+    assert not re.search(r"^(fetch|convert) +\d", output, re.MULTILINE), output
+
+
+def test_an_altered_network_is_an_error_that_names_it(downloaded):
+    home, folder, _, _, _, settings = downloaded
+    path, converted = home / "weights" / "mobilefacenet.pt", home / "weights" / "mobilefacenet.safetensors"
+    kept = path.read_bytes()
+    path.write_bytes(kept[:-1] + b"!")
+    converted.rename(home / "kept")
+    code, output = snakemake(folder, "fetch_models", home=home, **settings)
+    assert code != 0 and not converted.exists()
+    assert re.search(
+        r"mobilefacenet.pt: expected the SHA-256 \w{64} of \S*models.lock.json, found \w{64}; delete", output
+    )
+    path.write_bytes(kept)
+    (home / "kept").rename(converted)
+    path = home / "weights" / "face_landmarker_v2_with_blendshapes.task"
+    kept = path.read_bytes()
+    path.write_bytes(kept[:100])
+    code, output = snakemake(folder, "-n", "fetch_models", home=home, **settings)
+    assert code != 0
+    assert re.search(
+        r"shapes.task: expected the SHA-256 \w+ of mediapipe\w+ in .*, found \w+ \(100 bytes\); del", output
+    )
+    path.write_bytes(kept)
+
+
+def test_a_run_fetches_what_it_lacks(folder):
+    code, output = snakemake(
+        folder,
+        "-n",
+        "-p",
+        "results/one/pti/summary.json",
+        clips="clips",
+        models="permissive",
+        downloads=str(folder / "dl"),
+    )
+    assert code == 0, output
+    found = dict(re.findall(r"^(fetch|convert|invert|measure) +(\d+)$", output, re.MULTILINE))
+    assert found == {"fetch": "8", "convert": "4", "invert": "1", "measure": "1"}
+    (command,) = re.findall(r"python -m peekaboo\.stages\.measure(.*?)>", output, re.DOTALL)
+    assert "--identity dl/arcface_ir_se50.safetensors --affect dl/anycost_attributes.safetensors" in command
+    assert "identity.MobileFaceNet=dl/mobilefacenet.safetensors" in command
+    assert "pose.FsaNet=dl/fsanet-1x1-iter-688590.onnx,dl/fsanet-var-iter-688590.onnx" in command
+
+
+@pytest.mark.parametrize("target", ["results/one/blur/summary.json", "fetch_models"])
+def test_research_needs_its_licences(folder, target):
+    settings = {"clips": "clips", "models": "research", "downloads": str(folder)}
+    code, output = snakemake(folder, "-n", target, **settings)
+    assert code != 0 and not (folder / "results").exists()
+    names = re.findall(r"^  (\w+): .*https://", output, re.MULTILINE)
+    assert {"stylegan3_r_ffhq_1024", "restyle_e4e_ffhq", "arcface_buffalo_l", "emonet_8", "deca"} <= set(names)
+    licences = json.loads(re.search(r"accept_licences: (\[.*?\])", output).group(1))
+    code, output = snakemake(folder, "-n", "-p", target, accept_licences=licences, **settings)
+    assert code == 0, output
+    assert "Download" in output and ("--resolution 1024" in output) == (target != "fetch_models")
+
+
 def test_requirements_and_the_conda_environment_agree():
     def key(name):
         return re.sub("[-_.]+", "-", name).lower()
@@ -173,6 +327,7 @@ def test_lint_is_silent(folder):
         ({"clip": "clips"}, "clip is no setting; did you mean clips?"),
         ({"clips": "clips", "methods": ["blurr"]}, "'blurr' is not one of"),
         ({"clips": "clips", "device": "gpu"}, "device: 'gpu' is not one of"),
+        ({"clips": "clips", "models": "free"}, "models: 'free' is no set of networks; expected embedded, permissive"),
     ],
 )
 def test_what_can_not_be_used_is_refused_before_any_job(folder, config, expected):
@@ -191,7 +346,7 @@ def test_unknown_clip_is_refused(folder):
 def withheld(tmp_path_factory):
     """A copy of the project, a working directory after a real run over a file that is no video, its code and output."""
     home, folder = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("withheld")
-    for name in ("rules", "workflow", "profiles", "src", "resources", "envs"):
+    for name in ("rules", "workflow", "profiles", "src", "resources", "envs", "config"):
         shutil.copytree(HOME / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "downloaded"))
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(HOME / name, home)

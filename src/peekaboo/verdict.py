@@ -18,14 +18,14 @@ class Verdict(NamedTuple):
 
 
 def decide(
-    covered: np.ndarray, same_frame: np.ndarray, template: np.ndarray, judge: str | None, operating_point: float
+    covered: np.ndarray, same_frame: np.ndarray, template: np.ndarray, judge: str | None, operating_point: float | None
 ) -> Verdict:
     """Decide from all face-frames of all tracks [F].
 
     `covered`: share of the face region replaced, NaN counts as nothing. `same_frame`, `template`: the independent
     judge's distances from the anonymised face to the original in the same frame, and to the mean original of its track;
     NaN where the judge could not be applied. `judge` names that judge, trained on real faces; None where there is none.
-    A distance below `operating_point` means one person.
+    A distance below its `operating_point` means one person.
 
     A face left uncovered fails first; then, without a judge or without a judged frame, there is no evidence; then one
     frame in which either distance takes the anonymised face for the original fails the clip.
@@ -37,7 +37,9 @@ def decide(
     if uncovered:
         return Verdict(FAIL, f"the face is not fully covered in {uncovered} of {len(covered)} face-frames")
     if judge is None:
-        return Verdict(NO_EVIDENCE, "every identity judge was trained on synthetic faces alone")
+        return Verdict(
+            NO_EVIDENCE, "no network trained on real faces and without a part in the edit judged the identity"
+        )
     distances = np.fmin(same_frame, template)
     judged = distances[np.isfinite(distances)]
     if not len(judged):

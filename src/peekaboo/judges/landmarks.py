@@ -9,7 +9,7 @@ import numpy as np
 
 from peekaboo import metrics, models
 from peekaboo.faces.alignment import crop
-from peekaboo.judges import pose
+from peekaboo.judges import crops, pose
 
 REGION = 256
 # The region around a tracked box, in box sides: the mesh's detector expects a face that fills about half of a picture.
@@ -33,7 +33,8 @@ def aligned(frame: np.ndarray, face: Face) -> np.ndarray | None:
 
 
 class Judge(Protocol):
-    """A network that reads something off a face. To add one, write such a class in its own file, list it in measure.
+    """A network that reads something off a face, built as `Class(weights, device)`. To add one, write such a class in
+    the file of what it measures and name it in resources/models.yaml; config.yaml can then ask for it.
 
     The same face is judged twice, in the original and in the anonymised frame, at the place where it was tracked in the
     original: a blurred or masked face is judged too, whether or not a detector would find it.
@@ -69,8 +70,7 @@ class Mesh:
         "confidence_original",
         "confidence_anonymized",
         "landmark_nme",
-        *(f"{angle}_{clip}" for clip in ("original", "anonymized") for angle in ("yaw", "pitch", "roll")),
-        "pose_rmat",
+        *pose.COLUMNS,
     )
 
     def __init__(self) -> None:
@@ -88,13 +88,8 @@ class Mesh:
 
     def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray:
         """Cut a square region [256, 256, 3], twice as wide as the box and centred on it."""
-        x0, y0, x1, y1 = face.box.astype(np.float64)
-        scale = REGION / (MARGIN * max(x1 - x0, y1 - y0))
-        middle = (REGION - 1) / 2
-        transform = np.array(
-            [[scale, 0, middle - scale * (x0 + x1) / 2], [0, scale, middle - scale * (y0 + y1) / 2]], np.float32
-        )
-        return crop(frame, transform, REGION)
+        side = MARGIN * float((face.box[2:] - face.box[:2]).max())
+        return crops.square(frame, face.box, side, REGION)
 
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Read regions [256, 256, 3]: landmarks [B, 478, 3] in region pixels (NaN: none), confidence [B] (0..1)."""
@@ -113,8 +108,8 @@ class Mesh:
             np.array([(p.x, p.y, p.z) for p in mesh.landmark], np.float32)
             for mesh in self.mesh.process(region).multi_face_landmarks or []
         ]
-        box = _central([(b.xmin + b.width / 2, b.ymin + b.height / 2) for b in boxes])
-        mesh = _central([m[:, :2].mean(0) for m in meshes])
+        box = central([(b.xmin + b.width / 2, b.ymin + b.height / 2) for b in boxes])
+        mesh = central([m[:, :2].mean(0) for m in meshes])
         if box is None or mesh is None:
             return np.full((478, 3), np.nan, np.float32), 0.0
         return meshes[mesh] * REGION, float(detections[box].score[0])
@@ -122,20 +117,15 @@ class Mesh:
     def compare(self, original: dict[str, Any], anonymized: dict[str, Any]) -> dict[str, np.ndarray]:
         """Detection (0 or 1), confidence, normalised mean error, head angles and their geodesic angle (degrees)."""
         columns = {}
-        rotations = {}
         for clip, values in (("original", original), ("anonymized", anonymized)):
             columns[f"detected_{clip}"] = np.isfinite(values["landmarks"]).all((1, 2)).astype(np.int64)
             columns[f"confidence_{clip}"] = values["confidence"]
-            rotations[clip] = pose.rotation(values["landmarks"])
-            for angle, degrees in zip(("yaw", "pitch", "roll"), pose.angles(rotations[clip]).T, strict=True):
-                columns[f"{angle}_{clip}"] = degrees
         # Both regions are cut by one similarity transform, under which neither measure changes.
         columns["landmark_nme"] = metrics.landmark_error(original["landmarks"], anonymized["landmarks"])
-        columns["pose_rmat"] = metrics.rotation_angle(rotations["original"], rotations["anonymized"])
-        return columns
+        return columns | pose.compared(*(pose.rotation(values["landmarks"]) for values in (original, anonymized)))
 
 
-def _central(centres: list[tuple[float, float]]) -> int | None:
+def central(centres: list[tuple[float, float]]) -> int | None:
     """Index of the centre (0..1 in the region) nearest to the region's, or None when none lies in the tracked box."""
     offsets = [np.abs(np.asarray(centre) - 0.5).max() for centre in centres]
     nearest = int(np.argmin(offsets)) if offsets else None

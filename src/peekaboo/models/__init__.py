@@ -30,6 +30,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "lpips.Lpips": lpips.Lpips,
 }
 
+# The tensor, beside an encoder's weights, that ReStyle's refinement starts from.
+AVERAGE = "latent_avg"
+
 
 def save(path: str | Path, module: nn.Module, constructor: dict[str, Any]) -> None:
     """Write the weights of `module` as safetensors, parameters as float16, with what builds it again in the
@@ -55,7 +58,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """Build the network that a safetensors file names, with its weights in float32, frozen and in eval mode on
     `device`.
 
-    Raises ValueError where the file names no network that the project knows.
+    An encoder whose file has the latent that its refinement starts from bears it as the buffer `latent_avg` `[w_dim]`.
+
+    Raises ValueError where the file names no network that the project knows, or that latent has another shape.
     """
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
@@ -63,10 +68,27 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     if name not in NETWORKS:
         raise ValueError(f"{Path(path).name}: expected one of the networks {', '.join(NETWORKS)}, found {name!r}")
     module = NETWORKS[name](**json.loads(metadata["constructor"]))
-    module.load_state_dict(
-        {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
-    )
+    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    if AVERAGE in state:
+        try:
+            with_average(module, state.pop(AVERAGE))
+        except ValueError as error:
+            raise ValueError(f"{Path(path).name}: {error}") from error
+    module.load_state_dict(state)
     return module.eval().requires_grad_(False).to(device)
+
+
+def with_average(module: nn.Module, average: Any) -> None:
+    """Give an encoder the latent `[w_dim]` that its refinement starts from, as a buffer outside its state_dict.
+
+    Raises ValueError where the module is no encoder of ReStyle or the latent has another shape.
+    """
+    if not isinstance(module, irse.PspEncoder):
+        raise ValueError(f"{AVERAGE}: expected it beside an encoder's weights, found it beside {type(module).__name__}")
+    if not isinstance(average, torch.Tensor) or average.shape != (module.w_dim,):
+        found = list(average.shape) if isinstance(average, torch.Tensor) else type(average).__name__
+        raise ValueError(f"{AVERAGE}: expected a latent [{module.w_dim}], found {found}")
+    module.register_buffer(AVERAGE, average.float(), persistent=False)
 
 
 def tune(generator: nn.Module, parameters: Mapping[str, np.ndarray]) -> None:

@@ -44,26 +44,35 @@ def fetch(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / Path(entry["file"]).name
-    sha256, origin = entry.get("sha256"), "the registry"
-    if not sha256 and (sha256 := _locked(folder).get(path.name)):
-        origin = folder / LOCK
     if path.is_file():
-        found = check(path, sha256, entry.get("size"), origin)
+        return verify(entry, folder)
+    partial = path.with_name(f"{path.name}.part")
+    sha256, _ = _expected(entry, folder)
+    if mirror and "://" not in mirror:
+        _copy(name, Path(mirror) / path.name, partial)
     else:
-        partial = path.with_name(f"{path.name}.part")
-        if mirror and "://" not in mirror:
-            _copy(name, Path(mirror) / path.name, partial)
-        else:
-            addresses = [f"{mirror.rstrip('/')}/{path.name}"] if mirror else entry.get("addresses", [])
-            _download(name, addresses, partial, resumable=bool(sha256))
-        try:
-            found = check(partial, sha256, entry.get("size"), origin)
-        except ValueError:
-            partial.unlink()
-            raise
-        os.replace(partial, path)
+        addresses = [f"{mirror.rstrip('/')}/{path.name}"] if mirror else entry.get("addresses", [])
+        _download(name, addresses, partial, resumable=bool(sha256))
+    try:
+        verify(entry, folder, partial)
+    except ValueError:
+        partial.unlink()
+        raise
+    os.replace(partial, path)
+    return path
+
+
+def verify(entry: Mapping[str, Any], folder: Path, path: Path | None = None) -> Path:
+    """Compare the file of a registry's entry in `folder`, or the one at `path` that is to become it, with the SHA-256
+    of the registry, or with the one locked in `folder`, which is locked now where there is none; return its path.
+
+    Raises FileNotFoundError where there is no file, ValueError where it is not the expected one.
+    """
+    path = path or folder / Path(entry["file"]).name
+    sha256, origin = _expected(entry, folder)
+    found = check(path, sha256, entry.get("size"), origin)
     if not sha256:
-        _lock(folder, path.name, found)
+        _lock(folder, Path(entry["file"]).name, found)
     return path
 
 
@@ -86,6 +95,13 @@ def check(path: Path, sha256: str | None, size: int | None, origin: str | Path =
             "publisher has changed the file or somebody else has: ask before you trust it"
         )
     return found
+
+
+def _expected(entry: Mapping[str, Any], folder: Path) -> tuple[str | None, str | Path]:
+    """SHA-256 that an entry's file has to have, where known, and who says so."""
+    if entry.get("sha256"):
+        return entry["sha256"], "the registry"
+    return _locked(folder).get(Path(entry["file"]).name), folder / LOCK
 
 
 def _locked(folder: Path) -> dict[str, str]:
@@ -178,6 +194,13 @@ def _receive(address: str, partial: Path) -> None:
         raise requests.ConnectionError(f"expected {total} bytes, found {partial.stat().st_size}")
 
 
+def entry_of(registry: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """The entry `name` of the registry at `path`. Raises ValueError where it has none."""
+    if name not in registry:
+        raise ValueError(f"{name}: expected an entry of {path}; it has {', '.join(registry)}")
+    return registry[name]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Fetch entries of a registry; see `--help`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -192,9 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     registry = yaml.safe_load(args.registry.read_text(encoding="utf-8"))
     try:
         for name in args.names:
-            if name not in registry:
-                raise ValueError(f"{name}: expected an entry of {args.registry}; it has {', '.join(registry)}")
-            print(fetch(name, registry[name], args.folder, args.accept_licences, args.mirror))
+            print(fetch(name, entry_of(registry, name, args.registry), args.folder, args.accept_licences, args.mirror))
     except (ValueError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -6,6 +6,7 @@ machine that imports nothing: it knows some names, from which it builds tensors 
 objects as inert records, and refuses every other call.
 """
 
+import argparse
 import io
 import json
 import math
@@ -13,6 +14,7 @@ import mmap
 import os
 import pickletools
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +23,12 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from peekaboo.models import NETWORKS, checksum
+from peekaboo.models import AVERAGE, NETWORKS, checksum, with_average
+from peekaboo.models.fetch import entry_of, verify
 from peekaboo.nets.lpips import SCALE, SHIFT
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -105,13 +109,21 @@ def state_dict(path: str | Path, section: Sequence[str] = (), prefix: str = "") 
 
     Raises ValueError as `read` does, and where there is no such section or no such tensor.
     """
-    found = read(path)
+    return _tensors_of(_entry(read(path), section, path), prefix, path)
+
+
+def _entry(found: Any, section: Sequence[str], path: str | Path) -> Any:
+    """What the keys `section` lead to in the content `found` of a file."""
     for i, key in enumerate(section):
         if not isinstance(found, dict) or key not in found:
             raise ValueError(
                 f"{Path(path).name}: expected the entry {'.'.join(section[: i + 1])}, found {_contents(found)}"
             )
         found = found[key]
+    return found
+
+
+def _tensors_of(found: Any, prefix: str, path: str | Path) -> dict[str, Tensor]:
     tensors = {
         key.removeprefix(prefix): value
         for key, value in (found.items() if isinstance(found, dict) else ())
@@ -155,18 +167,23 @@ def convert(
     constructor: Mapping[str, Any] | None = None,
     section: Sequence[str] = (),
     prefix: str = "",
+    average: Sequence[str] = (),
 ) -> None:
     """Write published weights as the safetensors file that `models.load` reads, all in float32.
 
     `network` is a name in `models.NETWORKS`; `section` and `prefix` say where its weights are (see `state_dict`).
     Without `constructor` the file is a StyleGAN3 pickle, which brings the arguments, and `section` its network.
+    `average` leads to the latent `[w_dim]` that an encoder's refinement starts from, kept as the tensor `latent_avg`.
 
     Raises ValueError as `read` does, and where the weights are not those of the network.
     """
     if constructor is None:
         constructor, state = stylegan3(path, *section)
     else:
-        state = state_dict(path, section, prefix)
+        found = read(path)
+        state = _tensors_of(_entry(found, section, path), prefix, path)
+        if average:
+            state[AVERAGE] = _entry(found, average, path)
     write(target, network, constructor, state, path)
 
 
@@ -209,14 +226,19 @@ def write(
         if "synthesis.input.transform" in state:
             # The transform belongs to a picture: tuned generators keep that of their last batch.
             state = {**state, "synthesis.input.transform": module.state_dict()["synthesis.input.transform"]}
+        # Beside the weights, so that the official names stay those of the module.
+        state, extra = dict(state), {}
+        if AVERAGE in state:
+            with_average(module, state[AVERAGE])
+            extra[AVERAGE] = state.pop(AVERAGE)
         module.load_state_dict(state)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, ValueError) as error:
         names = ", ".join(Path(source).name for source in sources)
         raise ValueError(f"{names}: expected the weights of {network}, found {error}") from error
     # Copies: safetensors takes no two names for one tensor.
     weights = {
         name: (value.float() if value.is_floating_point() else value).clone(memory_format=torch.contiguous_format)
-        for name, value in module.state_dict().items()
+        for name, value in (module.state_dict() | extra).items()
     }
     metadata = {
         "network": network,
@@ -586,3 +608,31 @@ def _run(stream: Any, builders: Mapping[str, Callable], storage: Callable[[Any],
         if copied > position:
             raise ValueError("copies of the same data that would fill the memory")
     raise ValueError("a pickle without end")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Convert a downloaded checkpoint of a registry; see `--help`."""
+    parser = argparse.ArgumentParser(description="Make NAME.safetensors from the downloaded checkpoint of NAME.")
+    parser.add_argument("name", help="entry of the registry")
+    parser.add_argument("--registry", type=Path, required=True, help="models.yaml")
+    parser.add_argument("--folder", type=Path, required=True, help="where the checkpoint is and the result goes")
+    args = parser.parse_args(argv)
+    registry = yaml.safe_load(args.registry.read_text(encoding="utf-8"))
+    try:
+        entry = entry_of(registry, args.name, args.registry)
+        if "convert" not in entry:
+            raise ValueError(f"{args.name}: expected the field convert, found none; its file is used as it is")
+        how = dict(entry["convert"])
+        path, target = verify(entry, args.folder), args.folder / f"{args.name}.safetensors"
+        if "trunk" in how:
+            trunk = verify(entry_of(registry, how["trunk"], args.registry), args.folder)
+            write(target, how["network"], how["constructor"], lpips(trunk, path), trunk, path)
+        else:
+            convert(path, target, **how)
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,11 @@ from torch.nn import functional as F
 
 SIZE, WIDTH, LANDMARKS, DEPTH, HOURGLASSES = 256, 256, 68, 4, 2
 # The network with five classes knows the first five.
-EXPRESSIONS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
+# By their number. With five classes the official loader of AffectNet counts anger in fear's place.
+EXPRESSIONS = {
+    8: ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt"),
+    5: ("neutral", "happy", "sad", "surprise", "anger"),
+}
 
 
 class ConvBlock(nn.Module):
@@ -72,9 +76,9 @@ class EmoNet(nn.Module):
 
     def __init__(self, n_expression: int = 8) -> None:
         super().__init__()
-        if n_expression not in (5, 8):
+        if n_expression not in EXPRESSIONS:
             raise ValueError(f"n_expression: expected 5 or 8, found {n_expression}")
-        self.expressions = EXPRESSIONS[:n_expression]
+        self.expressions = EXPRESSIONS[n_expression]
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3)
         self.bn1 = nn.BatchNorm2d(64)
         self.conv2 = ConvBlock(64, 128)

@@ -8,6 +8,9 @@ from torch.nn import functional as F
 # Expansion, channels, units and first stride of each stage (table 1 of the paper).
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 STEM, LAST, EMBEDDING, SIZE = 64, 512, 128, 112
+# An FFHQ-aligned picture is as wide as four times the distance between the eyes, which ArcFace's template puts 35.2 of
+# 112 pixels apart: at this side its rows and columns from here on are the template's.
+FFHQ_SIDE, FFHQ_EDGE = 141, 15
 
 
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -98,3 +101,11 @@ class MobileFaceNet(nn.Module):
             )
         x = self.conv2(self.features(self.dw_conv(self.conv1(faces))))
         return self.bn(self.conv3(self.gdconv(x))).flatten(1)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Map FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1] to unit embeddings `[B, 128]`, differentiably: both
+        alignments put eyes and mouth at places of their own, so that one is a part of the other.
+        """
+        images = F.interpolate(images, (FFHQ_SIDE, FFHQ_SIDE), mode="bilinear", align_corners=False, antialias=True)
+        inner = slice(FFHQ_EDGE, FFHQ_EDGE + SIZE)
+        return F.normalize(self(images[..., inner, inner]))

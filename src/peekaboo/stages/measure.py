@@ -1,7 +1,9 @@
 """measure: what the anonymised clip kept and what it changed, per frame (TSV) and per clip (JSON with the verdict)."""
 
 import argparse
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import zip_longest
 from typing import Any
 
@@ -9,17 +11,63 @@ import cv2
 import h5py
 import numpy as np
 import pandas as pd
+import torch
 from tqdm import tqdm
 
-from peekaboo import gpu, media, metrics, stagefile, verdict
+from peekaboo import gpu, media, metrics, models, stagefile, verdict
 from peekaboo.faces import cover
-from peekaboo.judges.affect import Affect
-from peekaboo.judges.demographics import Demographics
-from peekaboo.judges.identity import Dlib, Embedded
+from peekaboo.judges import affect, demographics, pose
+from peekaboo.judges.identity import Embedded, Recogniser
 from peekaboo.judges.landmarks import Face, Judge, Mesh
 
 BATCH = 16
 EMBEDDINGS = ("embedding_original", "embedding_anonymized")
+# What judges can measure, each a module of peekaboo.judges, in the order of the tables' columns.
+MEASURED = ("identity", "affect", "demographics", "pose", "action_units")
+OPTIMISES = "optimises and measures"
+
+
+def judge_of(text: str, device: torch.device) -> tuple[str, Judge]:
+    """What the judge that `identity.Dlib` or `pose.Deca=FILE` names measures, and the judge.
+
+    Raises ValueError naming the judge that there is not, and what a judge raises for a file that is not its own.
+    """
+    name, _, path = text.partition("=")
+    what, _, kind = name.partition(".")
+    if what not in MEASURED:
+        raise ValueError(f"--judges: expected {' or '.join(f'{known}.CLASS' for known in MEASURED)}, found {name!r}")
+    found = getattr(import_module(f"peekaboo.judges.{what}"), kind, None)
+    # What judges share has no name, and the network that steers the edit another role.
+    if not hasattr(found, "name") or getattr(found, "role", "") != "measures":
+        raise ValueError(
+            f"--judges: expected a judge in peekaboo.judges.{what}, found {kind!r}; see resources/models.yaml"
+        )
+    needs_file = next(iter(inspect.signature(found).parameters.values())).default is inspect.Parameter.empty
+    if needs_file != bool(path):
+        raise ValueError(f"--judges: expected {name}{'=FILE' if needs_file else ' without a file'}, found {text!r}")
+    return what, found(path or None, device)
+
+
+def judges_of(texts: list[str], steering: set[str], device: torch.device) -> dict[str, Judge]:
+    """The judges that `judge_of` reads, by what they measure, with their roles: those whose weights are among the
+    SHA-256 `steering` helped to make the edit as well.
+
+    Raises ValueError where two measure the same, or the identity is to be judged by what steered the edit.
+    """
+    judges: dict[str, Judge] = {}
+    for text in texts:
+        what, judge = judge_of(text, device)
+        if what in judges:
+            raise ValueError(f"--judges: expected one judge of {what}, found {judges[what].name} and {judge.name}")
+        if steering.intersection(judge.sha256.split(",")):
+            judge.role = OPTIMISES
+        judges[what] = judge
+    if "identity" in judges and judges["identity"].role == OPTIMISES:
+        raise ValueError(
+            f"--judges: {judges['identity'].name} steers the edit, which looks good to it by construction; judge the "
+            "identity by a network that took no part, or by none"
+        )
+    return {what: judges[what] for what in MEASURED if what in judges}
 
 
 def measure(
@@ -107,26 +155,49 @@ def judge_faces(inputs: list[list[list[Any]]], judges: list[Judge], identity: Ju
     return table
 
 
-def template_distance(table: pd.DataFrame) -> np.ndarray:
+def template_distance(table: pd.DataFrame, template: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Distance [rows] from each anonymised face to the mean original of its track, over frames where a face was seen.
 
-    The mean of a track stands for what somebody who knows the child compares with; NaN where a row or its track has
-    none.
+    The mean of a track, which the identity judge's `template` takes, stands for what somebody who knows the child
+    compares with; NaN where a row or its track has none.
     """
     distances = np.full(len(table), np.nan)
     for _, rows in table.groupby("track"):
         seen = rows[(rows["detected_original"] == 1) & rows[EMBEDDINGS[0]].notna()]
         judged = rows[rows[EMBEDDINGS[1]].notna()]
         if len(seen) and len(judged):
-            template = np.stack(seen[EMBEDDINGS[0]]).mean(0)
-            distances[judged.index] = metrics.distance(np.stack(judged[EMBEDDINGS[1]]), template)
+            mean = template(np.stack(seen[EMBEDDINGS[0]]))
+            distances[judged.index] = metrics.distance(np.stack(judged[EMBEDDINGS[1]]), mean)
     return distances
+
+
+def completed(table: pd.DataFrame, identity: Recogniser | None, posed: bool) -> pd.DataFrame:
+    """The table with every column that the report reads, and without what was read off faces that are not there.
+
+    `posed`: a judge of its own read the pose, which sees one in anything; it counts where the mesh finds a face.
+    """
+    table = table.assign(identity_distance_mean=np.nan)
+    if identity:
+        table["identity_distance_mean"] = template_distance(table, identity.template)
+        # A hand before the face has no identity to be compared with: there the track's mean original stands alone.
+        hidden = table["detected_original"] != 1
+        table.loc[hidden, ["identity_cos", "identity_distance"]] = np.nan
+    else:
+        # Every table has the same columns; the summary says which network stands behind identity_cos.
+        table = table.assign(identity_cos=table["identity_cos_optimised"], identity_distance=np.nan)
+    for clip in ("original", "anonymized"):
+        if posed:
+            read = [name for name in pose.COLUMNS if clip in name or name == "pose_rmat"]
+            table.loc[table[f"detected_{clip}"] != 1, read] = np.nan
+    missing = [name for name in affect.COLUMNS + demographics.COLUMNS if name not in table]
+    return table.assign(**dict.fromkeys(missing, np.nan))
 
 
 def summarize(table: pd.DataFrame) -> dict[str, metrics.Value]:
     """The clip's numbers over all face-frames of a table, by the names of the results table."""
     judged = table[table[EMBEDDINGS[1]].notna()]
     unseen = "in no frame was a face found in both clips"
+    units = {name: metrics.mean(table[name].to_numpy(), unseen) for name in ("action_units_mae",) if name in table}
     return {
         "identity_cos": metrics.mean(table["identity_cos"].to_numpy()),
         "identity_cos_optimised": metrics.mean(table["identity_cos_optimised"].to_numpy()),
@@ -147,6 +218,7 @@ def summarize(table: pd.DataFrame) -> dict[str, metrics.Value]:
             *(table[f"expression_{clip}"].astype(object).fillna("").to_numpy() for clip in ("original", "anonymized"))
         ),
         "coverage": metrics.mean(table["covered"].to_numpy() >= 1),
+        **units,
     }
 
 
@@ -158,13 +230,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--faces", required=True, help="extract's stage file")
     parser.add_argument("--coverage", required=True, help="compose's stage file")
     parser.add_argument("--method", required=True, help="name of the method, for the summary")
-    parser.add_argument("--identity", required=True, help="embedded identity weights, safetensors")
-    parser.add_argument("--affect", required=True, help="embedded affect, age and sex weights, safetensors")
+    parser.add_argument("--identity", required=True, help="weights of the identity network that steers the edit")
+    parser.add_argument("--affect", required=True, help="weights of the affect network that steers the edit")
     parser.add_argument(
-        "--independent",
-        default="dlib",
-        choices=("dlib", "none"),
-        help="identity judge that took no part in the edit; without one there is no evidence for a verdict",
+        "--judges",
+        nargs="*",
+        default=[],
+        metavar="WHAT.CLASS[=FILE]",
+        help="judges of peekaboo.judges, one of a kind, two files with a comma between them; without a judge of "
+        "identity there is no evidence for a verdict",
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
     parser.add_argument("--metrics", required=True, help="per-frame table to write, TSV")
@@ -174,26 +248,20 @@ def main(argv: list[str] | None = None) -> None:
     report = stagefile.StageReport("measure")
     device = gpu.device(args.device)
     embedded = Embedded(args.identity, device)
-    independent = Dlib() if args.independent == "dlib" else None
-    judges = [Mesh(), embedded, Affect(args.affect, device), Demographics(args.affect, device)]
-    if independent:
-        judges.insert(1, independent)
+    chosen = judges_of(args.judges, {embedded.sha256, models.checksum(args.affect)}, device)
+    identity, mesh = chosen.get("identity"), Mesh()
+    if "pose" in chosen:
+        mesh.columns = tuple(name for name in mesh.columns if name not in pose.COLUMNS)
+    # The network that steers comes after the one that judges the same.
+    judges = [mesh, *([identity] if identity else []), embedded]
+    judges += [judge for judge in chosen.values() if judge is not identity]
     with stagefile.read(args.faces) as faces, stagefile.read(args.coverage) as coverage:
-        table = measure(args.original, args.anonymized, faces, coverage, judges, independent or embedded)
+        table = measure(args.original, args.anonymized, faces, coverage, judges, identity or embedded)
         clip, n_frames = str(faces.attrs["clip"]), len(faces["pts"])
-    table = table.assign(identity_distance_mean=np.nan)
-    if independent:
-        table["identity_distance_mean"] = template_distance(table)
-        # A hand before the face has no identity to be compared with: there the track's mean original stands alone.
-        hidden = table["detected_original"] != 1
-        table.loc[hidden, ["identity_cos", "identity_distance"]] = np.nan
-    else:
-        # Every table has the same columns; the summary says which network stands behind identity_cos.
-        table = table.assign(identity_cos=table["identity_cos_optimised"], identity_distance=np.nan)
+    table = completed(table, identity, "pose" in chosen)
     decision = verdict.decide(
         *(table[name].to_numpy(np.float64) for name in ("covered", "identity_distance", "identity_distance_mean")),
-        independent.name if independent else None,
-        Dlib.operating_point,
+        *((identity.name, identity.operating_point) if identity else (None, None)),
     )
     numbers = summarize(table)
     checksums = {judge.name: judge.sha256 for judge in judges}
@@ -211,7 +279,7 @@ def main(argv: list[str] | None = None) -> None:
             {"track": int(track), "face_frames": len(rows), **described(summarize(rows))}
             for track, rows in table.groupby("track")
         ],
-        "identity_judge": (independent or embedded).name,
+        "identity_judge": (identity or embedded).name,
         "judges": [
             {
                 "name": judge.name,

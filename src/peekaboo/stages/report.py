@@ -19,12 +19,14 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from peekaboo import media, stagefile
-from peekaboo.judges.identity import Dlib
+from peekaboo.judges.identity import OPERATING_POINTS
 from peekaboo.verdict import FAIL, NO_EVIDENCE, PASS
 
 TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
 TABLE_I = ("identity_cos", "identity_tc", "arousal_rmse", "valence_rmse", "pose_rmat")
 BESIDE = ("coverage", "detection_rate", "landmark_nme", "expression_kept", "identity_cos_optimised")
+# Shown where a judge of it was asked for.
+EXTRA = ("action_units_mae",)
 # Stages that a method needs besides extract, compose and measure: those of the clip and those of its own.
 GENERATOR_STAGES = {
     "pti_traversal": ("invert", "tune", "score", "traverse", "decode"),
@@ -35,7 +37,6 @@ OWN_STAGES = ("decode", "compose", "measure")
 STAGES = ("extract", "invert", "tune", "score", "traverse", *OWN_STAGES)
 SEVERITY = (PASS, NO_EVIDENCE, FAIL)
 MISSING = "NA"
-OPERATING_POINTS = {Dlib.name: Dlib.operating_point}
 Faces = list[tuple[int, int, np.ndarray | None]]
 
 # Frames shown for each method and each question, and how many seconds they are apart at least.
@@ -74,7 +75,7 @@ def pool(name: str, summaries: list[dict[str, Any]]) -> float | None:
 
     Means and shares are weighted by the number of frames (or pairs) behind them; root mean squares are pooled as such.
     """
-    known = [(each["metrics"][name], each["counts"][name]) for each in summaries if each["counts"][name]]
+    known = [(each["metrics"][name], each["counts"][name]) for each in summaries if each["counts"].get(name)]
     if not known:
         return None
     numbers, counts = np.array(known, np.float64).T
@@ -125,7 +126,7 @@ def tabulate(measured: dict[str, dict[str, Any]], withheld: dict[str, str], meth
         summaries = [(clip, found["summaries"][method]) for clip, found in measured.items()]
         verdict, reason = worst([(clip, summary["verdict"], summary["reason"]) for clip, summary in summaries])
         row = {"method": method, "verdict": verdict, "reason": reason}
-        for name in (*TABLE_I, *BESIDE):
+        for name in (*TABLE_I, *BESIDE, *EXTRA):
             row[name] = pool(name, [summary for _, summary in summaries])
         row |= {"clips": len(measured), "withheld": len(withheld)}
         row["frames"] = sum(found["frames"] for found in measured.values())
@@ -141,7 +142,8 @@ def tabulate(measured: dict[str, dict[str, Any]], withheld: dict[str, str], meth
 def write_table(path: str | Path, rows: list[dict[str, Any]]) -> None:
     """Write the table as TSV with four decimals; NA where nothing was measured or a method has no such stage."""
     used = [f"fps_{stage}" for stage in STAGES if any(row[f"fps_{stage}"] is not None for row in rows)]
-    columns = ["method", "verdict", *TABLE_I, *BESIDE, "clips", "withheld", "frames", "fps", *used]
+    extra = [name for name in EXTRA if any(row[name] is not None for row in rows)]
+    columns = ["method", "verdict", *TABLE_I, *BESIDE, *extra, "clips", "withheld", "frames", "fps", *used]
     lines = ["\t".join(columns)]
     lines += ["\t".join(number(row[name], 4, MISSING) for name in columns) for row in rows]
     with stagefile.replacing(path) as partial:

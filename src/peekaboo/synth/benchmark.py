@@ -18,8 +18,7 @@ from scipy.stats import rankdata, spearmanr
 from torch import Tensor, nn
 
 from peekaboo import gpu, metrics, models, stagefile
-from peekaboo.faces.alignment import LEFT_EYE, MOUTH, RIGHT_EYE
-from peekaboo.judges import pose
+from peekaboo.judges import crops, pose
 from peekaboo.judges.identity import CHIP_POINTS, Dlib, chip
 from peekaboo.judges.landmarks import REGION, Mesh
 from peekaboo.latent import restyle
@@ -31,10 +30,6 @@ INVERTED, PASSES = 200, 3
 WALK = 64  # frames
 EDITED, STEPS = 40, (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 BATCH = 16
-NOSE_TIP = 4
-# Eyes from left to right in the image, tip of the nose, corners of the mouth in a picture of 112 x 112, where
-# ArcFace-style networks expect them (deepinsight/insightface, python-package/insightface/utils/face_align.py).
-ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
 MEASURED = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
 
 
@@ -241,7 +236,7 @@ class Faces:
         found = np.full((len(pictures), 128), np.nan, np.float32)
         name = self.mobilefacenet.get_inputs()[0].name
         for i in np.flatnonzero(np.isfinite(landmarks).all((1, 2))):
-            faces = (arcface_crop(enlarged(pictures[i]), landmarks[i]).astype(np.float32) - 127.5) / 127.5
+            faces = (crops.arcface(enlarged(pictures[i]), landmarks[i]).astype(np.float32) - 127.5) / 127.5
             found[i] = self.mobilefacenet.run(None, {name: faces.transpose(2, 0, 1)[None]})[0][0]
         return found
 
@@ -251,28 +246,12 @@ def enlarged(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (REGION, REGION), interpolation=cv2.INTER_CUBIC)
 
 
-def arcface_crop(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Cut [112, 112, 3] out of a picture by the similarity that brings a face mesh [478, 3] onto ARCFACE best."""
-    eyes = [landmarks[points, :2].mean(0) for points in (LEFT_EYE, RIGHT_EYE)]
-    points = np.array([*eyes, landmarks[NOSE_TIP, :2], *landmarks[MOUTH, :2]], np.float64)
-    return cv2.warpAffine(picture, similarity(points, ARCFACE), (112, 112), flags=cv2.INTER_LINEAR)
-
-
-def similarity(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """The rotation, scale and shift [2, 3] that bring points [N, 2] onto others [N, 2] with the least squared error."""
-    complex_points, complex_onto = (p[:, 0] + 1j * p[:, 1] for p in (points, onto))
-    middle, target = complex_points.mean(), complex_onto.mean()
-    turn = np.vdot(complex_points - middle, complex_onto - target) / np.square(np.abs(complex_points - middle)).sum()
-    shift = target - turn * middle
-    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
-
-
 def crop_rotation(model: head.HeadModel, parameters: np.ndarray, truth: render.Truth) -> np.ndarray:
     """The head's rotation [3, 3] as the aligned crop shows it: the truth's, turned as the crop was in its plane."""
     points = render.pose(model, parameters)[model.landmarks].astype(np.float64)
     distance = head.camera_distance(parameters)
     seen = points[:, :2] * [1, -1] * (distance / (distance - points[:, 2:]))
-    turn = similarity(seen, truth.landmarks.astype(np.float64))[:, :2]
+    turn = crops.similarity(seen, truth.landmarks.astype(np.float64))[:, :2]
     cosine, sine = turn[:, 0] / np.hypot(*turn[:, 0])
     # Rows of pictures run down, the camera's y runs up.
     return np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]]) @ truth.rotation
