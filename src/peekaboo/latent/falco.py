@@ -12,8 +12,8 @@ IDENTITY_WEIGHT, ATTRIBUTE_WEIGHT = 10.0, 0.1
 
 
 def start(real: Tensor, fake: Tensor) -> Tensor:
-    """Latents W+ `[B, 18, w_dim]` to start from: those of the picture, with the middle layers of a neighbour's, which is
-    a `fake`.
+    """Latents W+ `[B, 18, w_dim]` to start from: those of the picture, with the middle layers of a `fake`
+    neighbour's.
     """
     return torch.cat([real[:, :FIRST], fake[:, FIRST:LAST], real[:, LAST:]], 1)
 
