@@ -1,0 +1,117 @@
+"""Run a module on a card of its own: Snakemake counts cards, but does not choose them.
+
+    python -m peekaboo.lease auto peekaboo.stages.invert --faces extract.h5 ...
+
+A card is leased by a lock on a file of this machine, which the kernel frees when the process ends, however it ends. The
+module runs in the same process, and torch, which it loads, sees that card alone.
+"""
+
+import fcntl
+import os
+import random
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# Of this machine, for all its users: cards are not those of a project or a shared file system.
+FOLDER = Path(tempfile.gettempdir()) / "peekaboo-cards"
+WAIT, REMIND = 0.5, 60.0  # seconds between two tries, and between two messages
+
+
+def cards() -> dict[str, str]:
+    """Cards that this process may use: by the id that CUDA takes, the name of its lock.
+
+    Those of CUDA_VISIBLE_DEVICES where a scheduler or the user has set it, else all that nvidia-smi lists. Locks go by
+    the card's UUID where nvidia-smi tells it, for a scheduler may number the cards of each job from 0 on.
+    """
+    found = _nvidia_smi()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return found
+    ids = [part.strip() for part in allowed.split(",") if part.strip() not in ("", "-1")]
+    job = os.environ.get("SLURM_JOB_ID", "")
+    return {
+        card: found.get(card) or (card if card.startswith(("GPU-", "MIG-")) else f"{job}card-{card}") for card in ids
+    }
+
+
+def _nvidia_smi() -> dict[str, str]:
+    command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (FileNotFoundError, subprocess.SubprocessError):
+        return {}
+    return dict(line.split(", ") for line in listed.splitlines() if ", " in line)
+
+
+def try_lock(name: str) -> int | None:
+    """File descriptor that holds the lock `name` until it is closed; None while another process has it.
+
+    Raises PermissionError where the lock can't be opened: a card that can't be leased is not used.
+    """
+    FOLDER.mkdir(mode=0o1777, exist_ok=True)
+    path = FOLDER / f"{name}.lock"
+    try:
+        # Without O_CREAT, which Linux refuses for another user's file in a folder that is everybody's.
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        try:
+            FOLDER.chmod(0o1777) if FOLDER.stat().st_uid == os.getuid() else None
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        finally:
+            os.umask(mask)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
+
+
+def lease(device: str) -> str | None:
+    """Take a card for this process, waiting until one is free, and let CUDA see it alone; returns its id.
+
+    None, and no card in sight, with the device `cpu`, or `auto` where there is none. Raises RuntimeError where `cuda`
+    is asked for and there is none. Call it before torch is loaded; the lease ends with the process.
+    """
+    known = {} if device == "cpu" else cards()
+    if not known:
+        if device == "cuda":
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+            raise RuntimeError(
+                f"device: cuda was asked for, but there is no card (CUDA_VISIBLE_DEVICES={seen}); set device: auto or "
+                "cpu"
+            )
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return None
+    said = -REMIND
+    while True:
+        # Not always the first, so that processes that start together do not all ask for the same.
+        for card in random.sample(list(known), len(known)):
+            if try_lock(known[card]) is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = card
+                print(f"card {card} ({known[card]})", file=sys.stderr, flush=True)
+                return card
+        if time.monotonic() - said >= REMIND:
+            print(f"waiting for a card: {', '.join(known)} in use", file=sys.stderr, flush=True)
+            said = time.monotonic()
+        time.sleep(WAIT * random.uniform(0.5, 1.5))
+
+
+def main() -> None:
+    """Lease a card for the device of the first argument, and run the module of the second with the others."""
+    device, module, *arguments = sys.argv[1:]
+    try:
+        lease(device)
+    except (RuntimeError, PermissionError) as error:
+        sys.exit(f"{module}: {error}")
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
