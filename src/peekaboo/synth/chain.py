@@ -333,7 +333,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 # The sweep
 
-WEIGHT_DECAYS = (1.0, 10.0)
+WEIGHT_DECAYS = (10.0, 100.0)
 TOP_KS = (0, 50, 100)
 STEPS = (300, 1000, 3000, 10000)
 EVERY = 4  # frames of a clip, one of so many is judged
