@@ -37,7 +37,7 @@ check_downloads(REGISTRY, TO_DOWNLOAD, DOWNLOADS)
 CLIPS, NO_CLIPS = found_clips(config["clips"], config["audio"])
 METHODS = config["methods"]
 GPU = 0 if config["device"] == "cpu" else 1
-code = functools.partial(sources, package=f"{HOME}/src/peekaboo")
+code = functools.partial(code_of, package=f"{HOME}/src/peekaboo")
 shell.prefix(
     shell_prefix(
         HOME, DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method

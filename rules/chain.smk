@@ -58,6 +58,7 @@ rule sweep:
         mem_mb=6000,
         runtime=60,
     params:
+        device=config["device"],
         clips=SWEEP_IDS,
         embedded=option("embedded"),
         options=options(
@@ -79,7 +80,7 @@ rule sweep:
         "Try settings of the walk"
     shell:
         """
-        OMP_NUM_THREADS={threads} python -m peekaboo.synth.chain sweep \
+        OMP_NUM_THREADS={threads} python -m peekaboo.lease {params.device} peekaboo.synth.chain sweep \
             --results results --clips {params.clips} {params.embedded} \
             --generator {input.generator} --identity {input.identity} --affect {input.affect} \
             {params.options} --table {output.table} --plot {output.plot} 2>&1 | tee {log}

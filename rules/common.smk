@@ -526,11 +526,42 @@ def resolution(generator, declared=None):
         ) from error
 
 
-def sources(module, package):
-    """Paths, from here, of a module and of all that it imports of its package, which lies in the folder `package`.
+def code_of(module, package, folder=".snakemake/code"):
+    """Paths of what a module and all that it imports say to Python, kept in `folder` without comments and docstrings.
 
-    As inputs of a rule they make it run again when its code changes, and only then.
+    As inputs of a rule they make it run again when its code changes, and only then; `package` is as for `sources`.
     """
+    root = Path(package).parent
+    return [
+        essence(os.path.abspath(path), os.path.relpath(path, root), folder)
+        for path in sources(module, package)
+    ]
+
+
+@functools.cache
+def essence(path, name, folder):
+    """Path of a Python file's code as `name` in `folder`, which is written where it is not there or says another thing."""
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if (
+            isinstance(
+                node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            )
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    code, target = ast.unparse(tree), Path(folder, name)
+    if not target.is_file() or target.read_text(encoding="utf-8") != code:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Jobs of a cluster read the workflow at the same time.
+        partial = target.with_name(f"{target.name}.{os.getpid()}")
+        partial.write_text(code, encoding="utf-8")
+        os.replace(partial, target)
+    return str(target)
+
+
+def sources(module, package):
+    """Paths, from here, of a module and of all that it imports of its package, which lies in the folder `package`."""
     root = Path(package).parent
     found, waiting = set(), [module]
     while waiting:

@@ -19,13 +19,14 @@ rule decode:
         mem_mb=memory("decode", CLIPS),
         runtime=minutes("decode", CLIPS),
     params:
+        device=config["device"],
         tuned=option("tuned"),
         options=options(config["decode"], device=config["device"]),
     message:
         "{wildcards.clip}: decode the faces of {wildcards.method}"
     shell:
         """
-        OMP_NUM_THREADS={threads} python -m peekaboo.stages.decode \
+        OMP_NUM_THREADS={threads} python -m peekaboo.lease {params.device} peekaboo.stages.decode \
             --latents {input.latents} --generator {input.generator} {params.tuned} \
             {params.options} --output {output.crops} --report {output.report} >{log} 2>&1
         """

@@ -19,12 +19,13 @@ rule invert:
         mem_mb=memory("invert", CLIPS),
         runtime=minutes("invert", CLIPS),
     params:
+        device=config["device"],
         options=options(config["invert"], device=config["device"]),
     message:
         "{wildcards.clip}: find the latents of the faces"
     shell:
         """
-        OMP_NUM_THREADS={threads} python -m peekaboo.stages.invert \
+        OMP_NUM_THREADS={threads} python -m peekaboo.lease {params.device} peekaboo.stages.invert \
             --faces {input.faces} --generator {input.generator} --encoder {input.encoder} \
             {params.options} --output {output.latents} --report {output.report} >{log} 2>&1
         """

@@ -24,13 +24,14 @@ rule measure:
         mem_mb=memory("measure", CLIPS),
         runtime=minutes("measure", CLIPS),
     params:
+        device=config["device"],
         judges=judge_options(JUDGES),
         options=options({}, device=config["device"]),
     message:
         "{wildcards.clip}: measure {wildcards.method}"
     shell:
         """
-        OMP_NUM_THREADS={threads} python -m peekaboo.stages.measure \
+        OMP_NUM_THREADS={threads} python -m peekaboo.lease {params.device} peekaboo.stages.measure \
             --original {input.original} --anonymized {input.anonymized} \
             --faces {input.faces} --coverage {input.coverage} --method {wildcards.method} \
             --identity {input.identity} --affect {input.affect} --judges {params.judges} {params.options} \

@@ -21,12 +21,13 @@ rule score:
         mem_mb=memory("score", CLIPS),
         runtime=minutes("score", CLIPS),
     params:
+        device=config["device"],
         options=options(config["score"], seed=config["seed"], device=config["device"]),
     message:
         "{wildcards.clip}: fit the scorers"
     shell:
         """
-        OMP_NUM_THREADS={threads} python -m peekaboo.stages.score \
+        OMP_NUM_THREADS={threads} python -m peekaboo.lease {params.device} peekaboo.stages.score \
             --latents {input.latents} --tuned {input.tuned} --generator {input.generator} \
             --identity {input.identity} --affect {input.affect} \
             {params.options} --output {output.scorers} --report {output.report} >{log} 2>&1

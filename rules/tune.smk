@@ -20,12 +20,13 @@ rule tune:
         mem_mb=memory("tune", CLIPS),
         runtime=minutes("tune", CLIPS),
     params:
+        device=config["device"],
         options=options(config["tune"], seed=config["seed"], device=config["device"]),
     message:
         "{wildcards.clip}: tune the generator to the faces"
     shell:
         """
-        OMP_NUM_THREADS={threads} python -m peekaboo.stages.tune \
+        OMP_NUM_THREADS={threads} python -m peekaboo.lease {params.device} peekaboo.stages.tune \
             --faces {input.faces} --latents {input.latents} \
             --generator {input.generator} --perceptual {input.perceptual} \
             {params.options} --output {output.tuned} --report {output.report} >{log} 2>&1

@@ -514,6 +514,34 @@ def test_sources_of_a_stage_are_those_that_python_loads(monkeypatch):
     assert {os.path.relpath(file) for file in loaded} <= set(found)
 
 
+def test_code_is_what_modules_say_to_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "pkg"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    texts = {
+        "plain": "def f(x):\n    return x + 1\n",
+        "worded": '"""A module."""\n\n\ndef f(x):\n    """One more."""\n    # So it is.\n    return (x  + 1)\n',
+        "other": "def f(x):\n    return x + 2\n",
+        "empty": 'def f(x):\n    """Nothing."""\n',
+    }
+    found = {}
+    for folder, text in texts.items():
+        common.essence.cache_clear()
+        (package / "a.py").write_text(text)
+        paths = common.code_of("pkg.a", package, f"code/{folder}")
+        assert paths == [f"code/{folder}/pkg/__init__.py", f"code/{folder}/pkg/a.py"]
+        found[folder] = Path(paths[1]).read_text()
+    assert found["plain"] == found["worded"] != found["other"]
+    assert found["empty"] == "def f(x):\n    pass"
+    # A file that says the same is left alone, with its time.
+    before = os.stat("code/plain/pkg/a.py").st_mtime_ns
+    (package / "a.py").write_text(texts["worded"])
+    common.essence.cache_clear()
+    common.code_of("pkg.a", package, "code/plain")
+    assert os.stat("code/plain/pkg/a.py").st_mtime_ns == before
+
+
 # Resources
 
 

@@ -1,5 +1,7 @@
 """The sample clip through the whole workflow, and what its table must show. Minutes long: `make test-all`."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +16,75 @@ HOME = Path(__file__).parents[1]
 METHODS = ("pti_traversal", "pti", "traversal", "blur", "pixelate", "mask")
 
 
+# What follows from each stage, but for the report, which follows from all.
+AFTER = {
+    "extract": {"withhold", "invert", "tune", "score", "traverse", "decode", "compose", "measure"},
+    "invert": {"tune", "score", "traverse", "decode", "compose", "measure"},
+    "tune": {"score", "traverse", "decode", "compose", "measure"},
+    "score": {"traverse", "decode", "compose", "measure"},
+    "traverse": {"decode", "compose", "measure"},
+    "decode": {"compose", "measure"},
+    "compose": {"measure"},
+    "measure": set(),
+}
+
+
+def snakemake(home, folder, *options, **config):
+    """What the workflow of the project in `home` prints, on the sample clip."""
+    settings = {"clips": "clips", "device": "cpu", **config}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(home / "Snakefile"), "--directory", str(folder)]
+    command += ["--cores", "all", *options, "--config", *(f"{name}={value}" for name, value in settings.items())]
+    return subprocess.run(command, check=True, cwd=folder, stdout=subprocess.PIPE, text=True).stdout
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def project(tmp_path_factory):
+    """A copy of the project, and the folder in which it has run on the sample clip."""
+    home, folder = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("demo")
+    for name in ("rules", "workflow", "profiles", "src", "resources", "envs", "config"):
+        shutil.copytree(HOME / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "downloaded"))
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(HOME / name, home)
+    shutil.copytree(HOME / "resources" / "demo", folder / "clips")
+    snakemake(home, folder)
+    return home, folder
+
+
+@pytest.fixture(scope="module")
+def results(project):
     """Results of the workflow on the sample clip."""
-    folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(HOME / "Snakefile"), "--directory", str(folder)]
-    command += ["--cores", "all", "--config", f"clips={HOME / 'resources/demo'}", "device=cpu"]
-    subprocess.run(command, check=True, cwd=folder)
-    return folder / "results"
+    return project[1] / "results"
+
+
+def due(home, folder, **config):
+    """Stages that a run would run now."""
+    listed = re.findall(r"^(\w+) +\d+$", snakemake(home, folder, "-n", **config), re.MULTILINE)
+    return set(listed) - {"total", "all", "report"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", AFTER)
+def test_an_edit_of_a_stage_runs_it_and_what_follows_and_an_edit_of_words_nothing(project, stage):
+    path = project[0] / "src" / "peekaboo" / "stages" / f"{stage}.py"
+    text = path.read_text()
+    path.write_text(text + "\n# edited\n")
+    assert due(*project) == set()
+    path.write_text(text + "\nEDITED = True\n")
+    # Before a checkpoint has run again, nobody knows what follows it.
+    assert due(*project) >= {stage} and due(*project) <= {stage} | AFTER[stage]
+    if stage != "extract":
+        assert due(*project) == {stage} | AFTER[stage] - {"withhold"}
+    path.write_text(text)
+    assert due(*project) == set()
+
+
+@pytest.mark.slow
+def test_another_clip_runs_alone(project):
+    home, folder = project
+    shutil.copytree(folder / "clips", folder / "more")
+    shutil.copy(folder / "more" / "infant.mp4", folder / "more" / "second.mp4")
+    planned = snakemake(home, folder, "-n", clips="more")
+    assert "second: " in planned and "infant: " not in planned
 
 
 @pytest.mark.slow

@@ -397,12 +397,23 @@ def test_an_edit_runs_the_stages_that_import_the_file(withheld):
     for name, expected in (("faces/tracking.py", {"extract", "report"}), ("latent/restyle.py", set())):
         path = home / "src" / "peekaboo" / name
         text = path.read_text()
-        path.write_text(text + "\n# edited\n")
+        path.write_text(text + "\nEDITED = True\n")
         assert due(home, folder) >= expected
         if not expected:
             assert due(home, folder) == set()
         path.write_text(text)
     assert due(home, folder) == set()
+
+
+def test_an_edit_of_words_runs_nothing(withheld):
+    home, folder, *_ = withheld
+    path = home / "src" / "peekaboo" / "faces" / "tracking.py"
+    text = path.read_text()
+    words = re.sub(r'"""', '"""Edited. ', text, count=1) + "\n# edited\n"
+    assert words != text
+    path.write_text(words)
+    assert due(home, folder) == set()
+    path.write_text(text)
 
 
 def test_a_changed_setting_runs_its_stage(withheld):
