@@ -94,7 +94,7 @@ def test_stages_know_the_options_that_the_rules_give_them(folder, capsys):
         folder, "-n", "-p", *targets, "results/table.tsv", "results/one/withheld.json", clips="clips"
     )
     assert code == 0, output
-    commands = re.findall(r"python -m (peekaboo\.stages\.\w+)(.*?)>", output, re.DOTALL)
+    commands = re.findall(r"python -m (?:peekaboo\.lease \w+ )?(peekaboo\.stages\.\w+)(.*?)>", output, re.DOTALL)
     assert len({module for module, _ in commands}) == 10
     for module, options in commands:
         with pytest.raises(SystemExit):
@@ -145,7 +145,7 @@ def test_the_sweep_knows_its_options_and_takes_the_rendered_threshold_where_ther
     # The stages before it are left out, and the networks' benchmark, which would make its file anew.
     code, output = snakemake(folder, "-n", "-p", "sweep", "--allowed-rules", "sweep", clips="clips")
     assert code == 0, output
-    (command,) = re.findall(r"python -m peekaboo\.synth\.chain sweep(.*?) 2>&1", output, re.DOTALL)
+    (command,) = re.findall(r"python -m peekaboo\.lease \w+ peekaboo\.synth\.chain sweep(.*?) 2>&1", output, re.DOTALL)
     options = set(re.findall(r"(?<=\s)--[a-z0-9-]+", command))
     with pytest.raises(SystemExit):
         importlib.import_module("peekaboo.synth.chain").main(["sweep", "--help"])
@@ -282,7 +282,7 @@ def test_a_run_fetches_what_it_lacks(folder):
     assert code == 0, output
     found = dict(re.findall(r"^(fetch|convert|invert|measure) +(\d+)$", output, re.MULTILINE))
     assert found == {"fetch": "8", "convert": "4", "invert": "1", "measure": "1"}
-    (command,) = re.findall(r"python -m peekaboo\.stages\.measure(.*?)>", output, re.DOTALL)
+    (command,) = re.findall(r"python -m peekaboo\.lease \w+ peekaboo\.stages\.measure(.*?)>", output, re.DOTALL)
     assert "--identity dl/arcface_ir_se50.safetensors --affect dl/anycost_attributes.safetensors" in command
     assert "identity.MobileFaceNet=dl/mobilefacenet.safetensors" in command
     assert "pose.FsaNet=dl/fsanet-1x1-iter-688590.onnx,dl/fsanet-var-iter-688590.onnx" in command
