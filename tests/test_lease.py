@@ -48,6 +48,9 @@ def test_eight_jobs_on_two_cards_never_share_one(folder):
     for card in "01":
         spans = sorted((float(a), float(b)) for c, a, b, _ in held if c == card)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+    locks = folder / "peekaboo-cards"
+    assert locks.stat().st_mode & 0o7777 == 0o1777
+    assert all(path.stat().st_mode & 0o777 == 0o666 for path in locks.iterdir())
     assert any("waiting for a card: 0, 1 in use" in message for message in messages)
     assert all(f"card {card} " in message for message, (card, *_) in zip(messages, held, strict=True))
 

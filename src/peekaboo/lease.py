@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 # Of this machine, for all its users: cards are not those of a project or a shared file system.
@@ -52,18 +53,17 @@ def try_lock(name: str) -> int | None:
 
     Raises PermissionError where the lock can't be opened: a card that can't be leased is not used.
     """
-    FOLDER.mkdir(mode=0o1777, exist_ok=True)
+    with suppress(FileExistsError):
+        FOLDER.mkdir()
+        FOLDER.chmod(0o1777)
     path = FOLDER / f"{name}.lock"
     try:
         # Without O_CREAT, which Linux refuses for another user's file in a folder that is everybody's.
         file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
-        mask = os.umask(0)
-        try:
-            FOLDER.chmod(0o1777) if FOLDER.stat().st_uid == os.getuid() else None
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        finally:
-            os.umask(mask)
+        file = os.open(path, os.O_RDWR | os.O_CREAT)
+        # Whatever the umask: another user's job may be the next to lease this card.
+        os.fchmod(file, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
