@@ -2,17 +2,14 @@
 
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from project import HOME, copy, snakemake
 
 from peekaboo import media, stagefile
 
-HOME = Path(__file__).parents[1]
 METHODS = ("pti_traversal", "pti", "traversal", "blur", "pixelate", "mask")
 
 
@@ -29,24 +26,20 @@ AFTER = {
 }
 
 
-def snakemake(home, folder, *options, **config):
+def run(home, folder, *options):
     """What the workflow of the project in `home` prints, on the sample clip."""
-    settings = {"clips": "clips", "device": "cpu", **config}
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(home / "Snakefile"), "--directory", str(folder)]
-    command += ["--cores", "all", *options, "--config", *(f"{name}={value}" for name, value in settings.items())]
-    return subprocess.run(command, check=True, cwd=folder, stdout=subprocess.PIPE, text=True).stdout
+    code, output = snakemake(folder, *options, home=home, clips="clips", device="cpu")
+    assert code == 0, output
+    return output
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project, and the folder in which it has run on the sample clip."""
     home, folder = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("demo")
-    for name in ("rules", "workflow", "profiles", "src", "resources", "envs", "config"):
-        shutil.copytree(HOME / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "downloaded"))
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(HOME / name, home)
+    copy(home)
     shutil.copytree(HOME / "resources" / "demo", folder / "clips")
-    snakemake(home, folder)
+    run(home, folder)
     return home, folder
 
 
@@ -56,9 +49,9 @@ def results(project):
     return project[1] / "results"
 
 
-def due(home, folder, **config):
+def due(home, folder):
     """Stages that a run would run now."""
-    listed = re.findall(r"^(\w+) +\d+$", snakemake(home, folder, "-n", **config), re.MULTILINE)
+    listed = re.findall(r"^(\w+) +\d+$", run(home, folder, "-n"), re.MULTILINE)
     return set(listed) - {"total", "all", "report"}
 
 
@@ -82,7 +75,7 @@ def test_an_edit_of_a_stage_runs_it_and_what_follows_and_an_edit_of_words_nothin
 def test_another_clip_runs_alone(project):
     another = project[1] / "clips" / "second.mp4"
     shutil.copy(another.with_name("infant.mp4"), another)
-    planned = snakemake(*project, "-n")
+    planned = run(*project, "-n")
     another.unlink()
     assert "second: " in planned and "infant: " not in planned
 

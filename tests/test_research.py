@@ -10,14 +10,13 @@ import pytest
 import torch
 import yaml
 from golden import Fixture, draw
+from project import HOME, copy, snakemake
 from test_pickles import network_pickle, official  # noqa: F401 - a fixture
-from test_workflow import snakemake
 
 from peekaboo import media, stagefile
 from peekaboo.nets import anycost, deca, emonet, irse, lpips
 from peekaboo.nets.stylegan3 import Generator
 
-HOME = Path(__file__).parents[1]
 MODELS = HOME.parent / "shared" / "models"
 FRAMES = 6
 # The layers of stylegan3-r-ffhq-1024x1024, fewer channels and pixels.
@@ -36,13 +35,9 @@ SMALL = {
 LICENCES = ["NVIDIA Source Code License for StyleGAN3", "CC BY-NC-ND 4.0"]
 
 
-def project(folder: Path) -> Path:
+def without_sums(folder: Path) -> Path:
     """A copy of the project whose registry expects no checksums, and a small generator."""
-    for name in ("rules", "workflow", "profiles", "src", "envs", "config"):
-        shutil.copytree(HOME / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(HOME / "resources" / "embedded", folder / "resources" / "embedded")
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(HOME / name, folder)
+    copy(folder, "demo")
     registry = yaml.safe_load((HOME / "resources" / "models.yaml").read_text())
     for name, entry in registry.items():
         if entry["tier"] in ("permissive", "research") and name != "mediapipe_face_landmarker":
@@ -93,7 +88,7 @@ def checkpoints(folder: Path, official) -> None:  # noqa: F811
 @pytest.mark.slow
 @pytest.mark.skipif(not MODELS.exists(), reason="the networks in ../shared are not there")
 def test_the_paper_s_set_up_lacks_nothing_but_the_weights(tmp_path, official):  # noqa: F811
-    home, folder = project(tmp_path / "home"), tmp_path / "run"
+    home, folder = without_sums(tmp_path / "home"), tmp_path / "run"
     checkpoints(home / "resources" / "downloaded", official)
     clips = folder / "clips"
     clips.mkdir(parents=True)

@@ -9,33 +9,15 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from project import HOME, copy, snakemake
 
 from peekaboo import models
 
-HOME = Path(__file__).parents[1]
 GPU_RULES = {"invert", "tune", "score", "decode", "measure", "sweep"}
-
-
-def snakemake(folder, *options, home=HOME, **config):
-    """Run the workflow in a working directory of its own; returns the exit code and all output."""
-    options = ("--snakefile", str(home / "Snakefile"), "--cores", "2", *options)
-    settings = [f"{name}={json.dumps(value) if isinstance(value, list) else value}" for name, value in config.items()]
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--directory",
-        str(folder),
-        *options,
-        *(["--config", *settings] if settings else []),
-    ]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return done.returncode, done.stdout
 
 
 @pytest.fixture
@@ -159,11 +141,7 @@ HERE = ("mobilefacenet", "mediapipe_face_landmarker", "yunet")
 
 def project(folder, names, **changes):
     """A copy of the project whose registry has, besides what needs no download, the entries `names`, with changes."""
-    for name in ("rules", "workflow", "profiles", "src", "resources", "envs", "config"):
-        ignored = shutil.ignore_patterns("__pycache__", "downloaded", "demo")
-        shutil.copytree(HOME / name, folder / name, ignore=ignored)
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(HOME / name, folder)
+    copy(folder, "demo")
     registry = yaml.safe_load((HOME / "resources" / "models.yaml").read_text())
     registry = {
         key: entry for key, entry in registry.items() if key in names or entry["tier"] in ("embedded", "package")
@@ -346,10 +324,7 @@ def test_unknown_clip_is_refused(folder):
 def withheld(tmp_path_factory):
     """A copy of the project, a working directory after a real run over a file that is no video, its code and output."""
     home, folder = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("withheld")
-    for name in ("rules", "workflow", "profiles", "src", "resources", "envs", "config"):
-        shutil.copytree(HOME / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "downloaded"))
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy(HOME / name, home)
+    copy(home)
     (folder / "private name").mkdir()
     (folder / "private name" / "one.mp4").write_text("no video")
     (folder / "clips.tsv").write_text("id\tpath\none\tprivate name/one.mp4\n")
