@@ -1,4 +1,4 @@
-.PHONY: env demo test test-all lint
+.PHONY: env demo test test-all test-slurm lint
 
 BIN := .venv/bin
 # snakefmt looks for shfmt there.
@@ -6,10 +6,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 env: .venv/.done
 
-.venv/.done: envs/requirements.txt pyproject.toml
+.venv/.done: envs/requirements.txt envs/slurm.txt pyproject.toml
 	python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, python3 is " + sys.version)'
 	python3 -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement envs/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement envs/slurm.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -24,6 +25,11 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest -m ""
+
+# A SLURM of this machine alone, from Debian's packages munge, slurmctld, slurmd and slurm-client.
+test-slurm: env
+	command -v slurmctld >/dev/null || { echo 'No SLURM here: apt-get install munge slurmctld slurmd slurm-client'; exit 1; }
+	$(BIN)/pytest tests/test_slurm.py
 
 lint: env
 	$(BIN)/ruff check

