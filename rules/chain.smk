@@ -65,6 +65,7 @@ rule sweep:
             {
                 name: config["score"][name]
                 for name in (
+                    "labels",
                     "samples",
                     "clip_samples",
                     "batch",

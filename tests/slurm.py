@@ -15,7 +15,8 @@ from typing import NamedTuple
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
 MISSING = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name)]
 
-# Two cards that are files and nothing else, for SLURM counts no card without one, and more cores and memory than there are, so that it's the cards that jobs wait for.
+# Two cards that are files and nothing else, for SLURM counts no card without one. More cores and memory than there are,
+# so that it's the cards that jobs wait for.
 CONFIGURATION = """
 ClusterName=peekaboo
 SlurmctldHost={host}(127.0.0.1)

@@ -1,5 +1,5 @@
-"""The workflow on a real SLURM: `make test-slurm`. Three clips of a few frames of the sample clip go through the profile;
-SLURM's own records tell what was asked for and what happened, and the results are those of a local run.
+"""The workflow on a real SLURM: `make test-slurm`. Three clips, a few frames of the sample clip each, go through the
+profile; SLURM's own records tell what was asked for and what happened, and the results are those of a local run.
 """
 
 import hashlib
