@@ -18,6 +18,10 @@ gc.set_threshold(50_000, 20, 100)
 include: "rules/common.smk"
 
 
+# Cluster jobs run Snakemake too, inside the run that has submitted them.
+if workflow.is_main_process and not workflow.dryrun:
+    HELD = hold()
+
 # Until the next directive config is what the user gave: it has the last word over a preset.
 GIVEN = copy.deepcopy(config)
 

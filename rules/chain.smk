@@ -65,7 +65,6 @@ rule sweep:
             {
                 name: config["score"][name]
                 for name in (
-                    "labels",
                     "samples",
                     "clip_samples",
                     "batch",

@@ -1,8 +1,10 @@
 """Helpers of the rules: which clips there are, which files a stage needs, how long it may take. Plain Python."""
 
 import ast
+import contextlib
 import copy
 import csv
+import fcntl
 import functools
 import hashlib
 import json
@@ -10,6 +12,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections import namedtuple
 from difflib import get_close_matches
@@ -54,14 +57,14 @@ PRESETS = {
 
 # Minutes to start with, seconds per frame, MiB to start with, MiB per frame: upper bounds for two CPU cores.
 COSTS = {
-    "extract": (5, 1.0, 3000, 0.5),
+    "extract": (5, 1.0, 3000, 0.01),
     "invert": (10, 1.0, 4000, 0.1),
     "tune": (10, 10.0, 6000, 0.2),
     "score": (20, 0.5, 4000, 0.1),
     "traverse": (5, 0.1, 2000, 0.1),
     "decode": (10, 0.5, 4000, 0.1),
-    "compose": (5, 1.0, 2000, 0.5),
-    "measure": (10, 2.0, 4000, 0.5),
+    "compose": (5, 1.0, 2000, 0.01),
+    "measure": (10, 2.0, 4000, 0.01),
 }
 # Where the container doesn't tell: a low bit rate, so that a clip is taken for too long rather than too short.
 BYTES_PER_FRAME = 4000
@@ -158,6 +161,40 @@ def describe(error, kind):
     else:
         about = error.schema.get("description", "")
         yield f"  {path or kind}: {error.message}{f' ({about})' if about else ''}"
+
+
+def hold(folder=".snakemake"):
+    """Hold the working directory for a run; returns the file that is locked as long as this process lives.
+
+    A killed run leaves Snakemake's locks behind, and maybe jobs that still compute. Where no other run holds the
+    directory they are nobody's: the locks go, the jobs are killed.
+    """
+    Path(folder).mkdir(exist_ok=True)
+    held, run = open(Path(folder, "held"), "a"), os.path.realpath(folder)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        # Another run is going on, or the disk knows no such locks: Snakemake's own decide.
+        pass
+    else:
+        left = [process for process in psutil.process_iter() if run_of(process) == run]
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left)
+        shutil.rmtree(Path(folder, "locks"), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    # Jobs inherit it.
+    os.environ.update(PEEKABOO_RUN=run)
+    return held
+
+
+def run_of(process):
+    """Folder of the run that started a process, or None."""
+    try:
+        return process.environ().get("PEEKABOO_RUN")
+    except psutil.Error:
+        return None
 
 
 def read_clips(source, audio):
@@ -675,11 +712,24 @@ def outcome(clip, methods, checkpoints):
         if json.loads(extract.read_text(encoding="utf-8"))["status"] == "withheld":
             return [f"results/{clip}/withheld.json"]
         names = ("anonymized.mp4", "metrics.tsv", "summary.json")
-        return [
+        names += ("compose.json", "measure.json")
+        results = [
             f"results/{clip}/{method}/{name}" for method in methods for name in names
         ]
+        # A stage that is killed between its two files would be taken for done, were not both asked for.
+        return results + drawing_reports(clip, methods)
 
     return files
+
+
+def drawing_reports(clip, methods):
+    """What the stages of a generator say of themselves, for the methods of a clip that have one."""
+    drawn = [method for method in methods if method in LATENTS]
+    stages = ["invert", "tune"] if drawn else []
+    if any(LATENTS[method] == "traverse" for method in drawn):
+        stages += ["score", "traverse"]
+    own = [f"results/{clip}/{method}/decode.json" for method in drawn]
+    return [f"results/{clip}/{stage}.json" for stage in stages] + own
 
 
 def original(clips, problem=None):

@@ -205,8 +205,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("labels", ["axis", "threshold"])
-def test_scorers_are_those_of_the_score_stage(tmp_path, labels):
+def test_scorers_are_those_of_the_score_stage(tmp_path):
     torch.manual_seed(0)
     for name, (network, constructor) in NETWORKS.items():
         models.save(tmp_path / f"{name}.safetensors", network(**constructor).eval(), constructor)
@@ -219,7 +218,7 @@ def test_scorers_are_those_of_the_score_stage(tmp_path, labels):
         file["latents"] = latents
     with stagefile.write(tmp_path / "tune.h5") as file:
         file.create_group("track_001")
-    options = {"labels": labels, "samples": 40, "clip-samples": 6, "threshold": 0.5, "weight-decay": 2.0, "seed": 3}
+    options = {"samples": 40, "clip-samples": 6, "threshold": 0.5, "weight-decay": 2.0, "seed": 3}
     score.main(
         [
             *(f"--{name}={value}" for name, value in (paths | options).items()),

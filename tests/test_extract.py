@@ -33,15 +33,20 @@ def run(clip, folder, **options):
 def demo(tmp_path_factory):
     """What extract makes of the sample clip, and the detections it used."""
     recorded = []
-    detect = extract.detect
 
-    def recording(*args):
-        recorded.append(detect(*args))
-        return recorded[0]
+    class Recorder(extract.Detector):
+        def __call__(self, *args):
+            recorded.append(super().__call__(*args))
+            return recorded[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extract, "detect", recording)
-        return *run(DEMO, tmp_path_factory.mktemp("demo")), recorded[0]
+        patch.setattr(extract, "Detector", Recorder)
+        return *run(DEMO, tmp_path_factory.mktemp("demo")), recorded
+
+
+def replay(monkeypatch, detections):
+    """Have extract see these detections, a list for each frame."""
+    monkeypatch.setattr(extract, "Detector", lambda confidence: lambda frame, n: detections[n])
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +95,7 @@ def test_the_true_face_is_covered_in_every_frame_occluded_or_not(demo, truth):
 def test_a_face_hidden_from_the_detectors_for_ten_frames_is_covered(
     demo, truth, tmp_path, monkeypatch, hidden, searched
 ):
-    blanked = [[] if n in hidden else faces for n, faces in enumerate(demo[3])]
-    monkeypatch.setattr(extract, "detect", lambda *_: blanked)
+    replay(monkeypatch, [[] if n in hidden else faces for n, faces in enumerate(demo[3])])
     if not searched:
         monkeypatch.setattr(extract, "Mesh", lambda: lambda *_: None)
     arrays, _, _ = run(DEMO, tmp_path)
@@ -124,7 +128,7 @@ def test_crops_are_cut_by_the_transforms_that_are_stored(demo):
 
 
 def test_landmarks_are_interpolated_in_short_gaps_only(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr(extract, "detect", lambda *_: [[] if 10 <= n < 40 else f for n, f in enumerate(demo[3])])
+    replay(monkeypatch, [[] if 10 <= n < 40 else faces for n, faces in enumerate(demo[3])])
     monkeypatch.setattr(extract, "Mesh", lambda: lambda *_: None)
     arrays, _, _ = run(DEMO, tmp_path, bridge_seconds=2.0)
     middle = arrays["landmarks"][[9, 20, 40], 0].astype(np.float64)

@@ -1,7 +1,5 @@
 """Invert, tune, score, traverse and decode, one after the other, on a small generator and a clip of made-up crops."""
 
-import argparse
-
 import numpy as np
 import pytest
 import torch
@@ -82,50 +80,6 @@ def test_the_identity_threshold_gives_way_before_a_class_is_empty():
     assert score.same_identity(cosines, 3, 0.1).tolist() == [True, True, True, False, True, True]
     assert score.same_identity(cosines, 3, 0.92).tolist() == [False, True, True, False, False, True]
     assert score.same_identity(cosines, 3, 2.0).tolist() == [False, True, True, False, False, True]
-
-
-class Plain(torch.nn.Module):
-    """Generator and judges of plain truth: a picture is its latent, component 0 the identity, 2 the emotion."""
-
-    z_dim = 8
-
-    def __init__(self):
-        super().__init__()
-        self.mapping = lambda z, truncation_psi: truncation_psi * z[:, None].expand(-1, 2, -1)
-        self.mapping.w_avg = torch.zeros(8)
-
-    def synthesis(self, latents, dtype):
-        return latents.mean(1) / 10
-
-    def embed(self, images):
-        return torch.nn.functional.normalize(torch.stack([torch.ones(len(images)), images[:, 0]], 1), dim=1)
-
-    def labels(self, images):
-        return {"emotion": images[:, 2]}
-
-
-@pytest.mark.parametrize("labels", ["axis", "threshold"])
-def test_scorers_by_axis_know_the_identity_from_what_all_frames_share(labels):
-    """The clip's identity isn't the mean one, nor is its light, component 5, which changes no identity."""
-    plain, rng = Plain(), np.random.default_rng(2)
-    pivots = torch.from_numpy(rng.normal(scale=0.1, size=(30, 2, 8)).astype(np.float32))
-    pivots[:, :, 0] += 2
-    pivots[:, :, 5] += 6
-    settings = argparse.Namespace(labels=labels, samples=800, threshold=0.9999, batch=100)
-    scorers = score.fitted(pivots, plain, (plain, plain), settings, 0, [1.0])[1.0]
-    # The same in both layers, so that what is walked in can be chosen later.
-    one, other = np.abs(scorers["identity"].weight.reshape(2, 8))
-    np.testing.assert_allclose(one, other, atol=0.05 * one.max())
-    assert one[5] < 0.2 * one[0] if labels == "axis" else one[5] > 2 * one[0]
-    assert np.abs(scorers["emotion"].weight).argmax() % 8 == 2
-
-
-def test_a_first_layer_that_is_not_there_is_an_error(chain):
-    folder, _, _ = chain
-    files = [f"--latents={folder / 'invert.h5'}", f"--scorers={folder / 'score.h5'}", f"--output={folder / 'no.h5'}"]
-    with pytest.raises(ValueError, match="first_layer is 6; expected a layer of the generator, 0 to 5"):
-        traverse.main([*files, f"--report={folder / 'no.json'}", "--first-layer=6"])
-    assert not (folder / "no.h5").exists()
 
 
 def test_reports_name_the_networks_by_checksum(chain):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from peekaboo import media, models, stagefile
+from peekaboo import media, metrics, models, stagefile
 from peekaboo.faces import alignment, detection
 from peekaboo.judges.landmarks import Face, Mesh
 from peekaboo.nets.irse import ArcFace
@@ -216,7 +216,7 @@ def test_clips_of_different_lengths_are_refused(folder, frames):
     assert not (folder / "summary.json").exists()
 
 
-def test_the_mean_original_leaves_out_frames_without_a_face():
+def test_the_mean_original_leaves_out_frames_without_a_face(tmp_path):
     table = pd.DataFrame(
         {
             "track": [0, 1, 0, 0, 1],
@@ -225,10 +225,37 @@ def test_the_mean_original_leaves_out_frames_without_a_face():
             "embedding_anonymized": [[1.0, 1.0], [1.0, 1.0], np.nan, [4.0, 4.0], np.nan],
         }
     )
-    # Track 0: mean (1, 0); track 1 never shows a face.
-    np.testing.assert_allclose(
-        measure.template_distance(table, lambda seen: seen.mean(0)), [1, np.nan, np.nan, 5, np.nan]
-    )
+    with stagefile.scratch(tmp_path / "metrics.tsv") as rows:
+        embeddings = measure.Embeddings(rows)
+        # In batches, as they come.
+        table = pd.concat([embeddings.take(table[:2]), embeddings.take(table[2:])])
+        # Track 0: mean (1, 0); track 1 never shows a face.
+        np.testing.assert_allclose(
+            measure.template_distance(table, embeddings, lambda seen: seen.mean(0)), [1, np.nan, np.nan, 5, np.nan]
+        )
+
+
+def test_the_size_of_a_batch_does_not_matter(tmp_path):
+    rng = np.random.default_rng(0)
+    originals, anonymized = rng.normal(size=(2, 5000, 128)).astype(np.float32)
+    columns = {"embedding_original": list(originals), "embedding_anonymized": list(anonymized)}
+    table = pd.DataFrame({"track": 0, "detected_original": 1, **columns})
+    with stagefile.scratch(tmp_path / "metrics.tsv") as rows:
+        embeddings = measure.Embeddings(rows)
+        taken = pd.concat([embeddings.take(table[n : n + 16]) for n in range(0, len(table), 16)])
+        np.testing.assert_array_equal(embeddings.mean(0), originals.mean(0))
+        found = measure.template_distance(taken, embeddings, lambda seen: seen.mean(0))
+        np.testing.assert_array_equal(found, metrics.distance(anonymized, originals.mean(0)))
+
+
+def test_a_table_put_together_in_steps_is_the_same(folder, monkeypatch):
+    files = [folder / "metrics.tsv", folder / "summary.json"]
+    monkeypatch.setattr(measure, "BATCH", 1)
+    run(folder)
+    whole = [file.read_bytes() for file in files]
+    monkeypatch.setattr(measure, "BATCHES", 2)
+    run(folder)
+    assert [file.read_bytes() for file in files] == whole
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import re
 import struct
 from collections.abc import Sequence
@@ -470,3 +471,15 @@ def test_real_clips_keep_times_and_sound(tmp_path, name):
     (codec, wave, rate), (kept, result, _) = sound(source), sound(output)
     # Less than a packet may be trimmed at either end.
     assert codec == kept and abs(len(wave) - len(result)) < 2 * 1152 and rate
+
+
+def test_frames_go_as_they_come(tmp_path):
+    path = make(tmp_path / "clip.mp4", range(0, 1001 * 30, 1001))
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in media.frames(path)) == 30
+        # Those that only the garbage collector finds would pile up until it comes.
+        assert not any(isinstance(left, av.VideoFrame) for left in gc.get_objects())
+    finally:
+        gc.enable()

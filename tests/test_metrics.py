@@ -65,10 +65,14 @@ def test_landmark_error_is_relative_to_the_eyes_and_ignores_depth():
 
 
 def consistency(seconds, embeddings, tracks=None, confidence=None):
-    n = len(seconds)
+    n, embeddings = len(seconds), np.asarray(embeddings, float)
     tracks = np.zeros(n, int) if tracks is None else np.asarray(tracks)
     confidence = np.ones(n) if confidence is None else np.asarray(confidence, float)
-    return metrics.temporal_consistency(np.asarray(embeddings, float), np.asarray(seconds, float), tracks, confidence)
+
+    def cosines(first, second):
+        return metrics.cosine(embeddings[first], embeddings[second])
+
+    return metrics.temporal_consistency(cosines, np.asarray(seconds, float), tracks, confidence)
 
 
 def directions(degrees):

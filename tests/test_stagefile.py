@@ -45,6 +45,22 @@ def test_a_killed_process_leaves_no_file_under_the_final_name_and_the_next_run_g
         assert file["crops"][:].tolist() == [1, 2]
 
 
+def test_of_two_processes_the_later_has_the_last_word(tmp_path):
+    path = tmp_path / "faces.h5"
+    with pytest.raises(RuntimeError, match=r"faces\.h5: another process"), stagefile.replacing(path) as earlier:
+        earlier.write_text("the earlier's")
+        with stagefile.replacing(path) as later:
+            later.write_text("the later's")
+    assert path.read_text() == "the later's"
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(RuntimeError, match="another process"), stagefile.replacing(path) as earlier:
+        earlier.write_text("the earlier's")
+        unfinished = stagefile.replacing(path)
+        unfinished.__enter__().write_text("half of")
+    # Half of a file doesn't get the name from the one that was there first.
+    assert path.read_text() == "the later's"
+
+
 def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
     path = tmp_path / "faces.h5"
     code = (
@@ -89,3 +105,34 @@ def test_gather_and_scatter_keep_frame_and_track():
         stagefile.scatter(dataset, pairs, rows)
         np.testing.assert_array_equal(stagefile.gather(dataset, pairs), rows)
         assert np.isnan(dataset[:]).sum() == (6 * 2 - 3) * 5
+
+
+def test_rows_come_back_by_number_and_leave_nothing(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "clip" / "metrics.tsv"
+    rows = rng.normal(size=(stagefile.RUN + 50, 4, 3)).astype(np.float32)
+    with stagefile.scratch(path) as kept:
+        assert kept.append(rows[:7]).tolist() == list(range(7))
+        assert kept.append(rows[7:])[-1] == len(rows) - 1
+        assert list(path.parent.iterdir()) == []
+        assert stat.S_IMODE(os.fstat(kept.file.fileno()).st_mode) == 0o600
+        np.testing.assert_array_equal(kept[np.array([60, 2, 2])], rows[[60, 2, 2]])
+        numbers = np.arange(len(rows))
+        found = kept.compare(lambda a, b: (a - b).sum((1, 2)), numbers, numbers[::-1])
+        np.testing.assert_array_equal(found, (rows - rows[::-1]).sum((1, 2)))
+        assert kept.compare(lambda a: a.sum((1, 2)), numbers[:0]).shape == (0,)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_rows_take_the_disk_not_the_memory(tmp_path):
+    code = (
+        "import resource, sys\nimport numpy as np\nfrom peekaboo import stagefile\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "with stagefile.scratch(sys.argv[1]) as rows:\n"
+        "    block, before = np.zeros((16, 478, 3)), peak()\n"
+        "    numbers = np.concatenate([rows.append(block) for _ in range(1000)])\n"
+        "    rows.compare(lambda rows: rows.sum((1, 2)), numbers)\n"
+        "    print(peak() - before)"
+    )
+    grown = subprocess.run([sys.executable, "-c", code, tmp_path / "a"], check=True, capture_output=True, text=True)
+    # 90 MB of rows.
+    assert int(grown.stdout) < 20_000

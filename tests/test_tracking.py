@@ -3,15 +3,14 @@ import numpy as np
 import pytest
 
 from peekaboo.faces.cover import cover_outline
-from peekaboo.faces.detection import Detection
-from peekaboo.faces.tracking import track
+from peekaboo.faces.tracking import Sighting, track
 
 SIZE = (640, 360)
 RATE = 25.0
 
 
 def seen(box, sure=True, score=0.9):
-    return Detection(np.asarray(box, np.float32), score, sure)
+    return Sighting(np.asarray(box, np.float32), score, sure)
 
 
 def square(x, y, side=80):

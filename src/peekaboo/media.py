@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 # Demuxers by their FFmpeg names. Play lists, image sequences and the like could open other files and are not read.
@@ -320,9 +321,11 @@ def _ebml_size(file: BinaryIO) -> tuple[int, bool]:
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How to show a frame: transpose it, then mirror its columns, then its rows. Raises ClipError for other angles."""
-    if "DISPLAYMATRIX" not in {data.type.name for data in frame.side_data}:
+    # A frame keeps the container that its own `side_data` makes, which keeps the frame: hundreds would lie in memory.
+    side_data = SideDataContainer(frame)
+    if "DISPLAYMATRIX" not in {data.type.name for data in side_data}:
         return False, False, False
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(frame.side_data["DISPLAYMATRIX"]))
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(side_data["DISPLAYMATRIX"]))
     a, b, c, d = (round(value / 65536, 3) for value in (a, b, c, d))
     if b == c == 0 and a and d:
         return False, a < 0, d < 0

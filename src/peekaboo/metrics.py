@@ -3,6 +3,7 @@
 NaN marks a missing measurement. Every summary leaves missing ones out and says how many were left in: `Value.count`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -73,13 +74,17 @@ def rotation_angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def temporal_consistency(
-    embeddings: np.ndarray, seconds: np.ndarray, tracks: np.ndarray, confidence: np.ndarray
+    cosines: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    seconds: np.ndarray,
+    tracks: np.ndarray,
+    confidence: np.ndarray,
 ) -> Value:
-    """Weighted mean cosine between embeddings [N, D] of the same track 3 s apart (Table I of the paper, TC).
+    """Weighted mean cosine between embeddings of the same track 3 s apart (Table I of the paper, TC).
 
-    A frame's partner is the frame of its track whose time stamp `seconds` [N] is nearest to 3 s later, if it is within
-    0.1 s of that and the track lasts so long. The weight is the product of both frames' detection confidence [N] (0..1,
-    0 where no face was found). The count is that of the pairs with a weight.
+    `cosines` gives those [P] between the embeddings of the frames [P] and [P]. A frame's partner is the frame of its
+    track whose time stamp `seconds` [N] is nearest to 3 s later, if it is within 0.1 s of that and the track lasts so
+    long. The weight is the product of both frames' detection confidence [N] (0..1, 0 where no face was found). The
+    count is that of the pairs with a weight.
     """
     total = weights = 0.0
     count = pairs = 0
@@ -94,9 +99,9 @@ def temporal_consistency(
         near = np.flatnonzero(np.abs(times[partner] - wanted) <= CONSISTENCY_TOLERANCE)
         first, second = rows[near], rows[partner[near]]
         pairs += len(first)
-        cosines, weight = cosine(embeddings[first], embeddings[second]), confidence[first] * confidence[second]
-        used = np.isfinite(cosines) & (weight > 0)
-        total += float((cosines[used] * weight[used]).sum())
+        similar, weight = cosines(first, second), confidence[first] * confidence[second]
+        used = np.isfinite(similar) & (weight > 0)
+        total += float((similar[used] * weight[used]).sum())
         weights += float(weight[used].sum())
         count += int(used.sum())
     if count:

@@ -1,11 +1,14 @@
 """The files between stages: written whole or not at all, readable by their owner only, the same bytes on every run."""
 
+import glob
 import json
 import os
 import resource
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +16,38 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+# Rows that are read from disk at a time.
+RUN = 1024
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success rename it to `path`, on any error remove it.
 
     The file gets mode 0600 and is synced to disk before the rename, so that a reader sees the whole file or none,
-    whatever moment the process is killed at.
+    whatever moment the process is killed at. Raises RuntimeError where another process has begun to write `path` in the
+    meantime: a job that outlives a killed run doesn't stand in the way of the next.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept: video muxers choose the container by it.
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    partial.unlink(missing_ok=True)
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    ending = f".partial{path.suffix}"
+    for earlier in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(ending)}"):
+        earlier.unlink(missing_ok=True)
+    descriptor, name = tempfile.mkstemp(ending, f".{path.stem}.", path.parent)
+    os.close(descriptor)
+    partial = Path(name)
     try:
         yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        try:
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except FileNotFoundError:
+            raise RuntimeError(
+                f"{path.name}: another process has begun to write it too, and has the last word; let one run end "
+                "before you start the next"
+            ) from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -86,6 +102,48 @@ def present_latents(latents: h5py.Dataset, track: int, size: int) -> Iterator[tu
         found = np.isfinite(rows[:, 0, 0])
         if found.any():
             yield pairs[found], rows[found]
+
+
+class Rows:
+    """Float32 arrays of one shape that become too many for memory: kept in a file, read back by their numbers."""
+
+    def __init__(self, file: RawIOBase) -> None:
+        self.file = file
+        self.shape: tuple[int, ...] = ()
+        self.count = 0
+
+    def append(self, rows: np.ndarray) -> np.ndarray:
+        """Add `rows` `[B, ...]`; returns their numbers `[B]`."""
+        self.shape = rows.shape[1:]
+        content = memoryview(np.ascontiguousarray(rows, np.float32)).cast("B")
+        while content:
+            content = content[self.file.write(content) :]
+        self.count += len(rows)
+        return np.arange(self.count - len(rows), self.count)
+
+    def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
+        """Read the rows `[B, ...]` of these `numbers` `[B]`."""
+        size = 4 * int(np.prod(self.shape))
+        content = b"".join(os.pread(self.file.fileno(), size, size * int(number)) for number in numbers)
+        return np.frombuffer(content, np.float32).reshape(len(numbers), *self.shape)
+
+    def compare(self, function: Callable[..., np.ndarray], *numbers: np.ndarray) -> np.ndarray:
+        """`function` of the rows at one or more arrays of numbers `[M]`, taken a run at a time: float64 `[M]`."""
+        starts = range(0, len(numbers[0]), RUN)
+        runs = (function(*(self[part[start : start + RUN]] for part in numbers)) for start in starts)
+        return np.concatenate([np.zeros(0), *runs])
+
+
+@contextmanager
+def scratch(path: str | Path) -> Iterator[Rows]:
+    """Yield empty `Rows` on the disk of the file `path`; nothing is left of them, whatever moment the process ends at.
+
+    Their file has no name and, like the stage files, is its owner's alone: it may show faces.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    # Not where temporary files usually go, which may be memory.
+    with tempfile.TemporaryFile(dir=Path(path).parent, buffering=0) as file:
+        yield Rows(file)
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
 """Tracks: detections linked over the clip, bridged where they fail, held at both ends, so that no face slips by."""
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from peekaboo.faces.detection import Detection, overlap
+from peekaboo.faces.detection import overlap
 
 # Frame-to-frame linking: a face may be missed this long, and then be this far off its prediction, in its own sizes,
 # plus this much per second. Joining over gaps allows the same speed.
@@ -24,13 +25,23 @@ SURE_FRAMES, SURE_SHARE, LASTING_SECONDS, LASTING_SHARE = 2, 0.5, 1.0, 0.5
 IMPOSSIBLE = 1e6
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Sighting:
+    """What is kept of a detection while all frames are linked: little, for it grows with the clip."""
+
+    box: np.ndarray  # [4] x0, y0, x1, y1 in frame pixels
+    score: float  # 0 to 1
+    sure: bool
+    landmarks: int | None = None  # their number where they are kept; None where the mesh found none
+
+
 @dataclass(frozen=True, eq=False)
 class Tracks:
     """Faces over the clip, the track of the largest summed area first."""
 
     boxes: np.ndarray  # [N, T, 4] float32, NaN where absent
     present: np.ndarray  # [N, T] bool: detected, bridged or held
-    faces: list[dict[int, Detection]]  # [T] the detections by frame number
+    faces: list[dict[int, Sighting]]  # [T] the detections by frame number
 
     @property
     def detected(self) -> np.ndarray:
@@ -46,12 +57,12 @@ class Tracklet:
     """Detections of one face in rising order of frames, and doubtful ones, of it or what covers it, in the gaps."""
 
     frames: list[int] = field(default_factory=list)
-    faces: list[Detection] = field(default_factory=list)
-    doubtful: dict[int, Detection] = field(default_factory=dict)
+    faces: list[Sighting] = field(default_factory=list)
+    doubtful: dict[int, Sighting] = field(default_factory=dict)
 
 
 def track(
-    detections: list[list[Detection]], times: np.ndarray, bridge: float, hold: float, size: tuple[int, int]
+    detections: list[list[Sighting]], times: np.ndarray, bridge: float, hold: float, size: tuple[int, int]
 ) -> Tracks:
     """Link the detections of N frames into tracks.
 
@@ -67,15 +78,17 @@ def track(
         _absorb(tracklet, doubtful, times)
     tracklets = _join(tracklets + _link(doubtful, times), times, bridge)
     kept = [tracklet for tracklet in tracklets if _is_face(tracklet, times)]
-    boxes = np.stack([_fill(tracklet, times, hold, size) for tracklet in kept] or [np.zeros((len(times), 0, 4))], 1)
-    boxes = boxes.reshape(len(times), len(kept), 4).astype(np.float32)
+    boxes = np.empty((len(times), len(kept), 4), np.float32)
+    for t, tracklet in enumerate(kept):
+        boxes[:, t] = _fill(tracklet, times, hold, size)
     areas = np.nansum(np.prod(boxes[..., 2:] - boxes[..., :2], axis=2), axis=0)
     order = np.argsort(-areas, kind="stable")
     faces = [dict(zip(kept[t].frames, kept[t].faces, strict=True)) | kept[t].doubtful for t in order]
-    return Tracks(boxes[:, order], np.isfinite(boxes[:, order]).all(2), faces)
+    boxes = boxes[:, order]
+    return Tracks(boxes, np.isfinite(boxes).all(2), faces)
 
 
-def _link(detections: list[list[Detection]], times: np.ndarray) -> list[Tracklet]:
+def _link(detections: list[list[Sighting]], times: np.ndarray) -> list[Tracklet]:
     """Link frame by frame to what goes on, at least total cost (Hungarian method)."""
     done: list[Tracklet] = []
     active: list[Tracklet] = []
@@ -130,7 +143,7 @@ def _join(tracklets: list[Tracklet], times: np.ndarray, bridge: float) -> list[T
     return joined
 
 
-def _absorb(tracklet: Tracklet, doubtful: list[list[Detection]], times: np.ndarray) -> None:
+def _absorb(tracklet: Tracklet, doubtful: list[list[Sighting]], times: np.ndarray) -> None:
     """Move doubtful detections from their frames' lists into the gaps of a tracklet where they lie as predicted."""
     for after, (start, end) in enumerate(pairwise(tracklet.frames), 1):
         for n in range(start + 1, end):
@@ -158,7 +171,7 @@ def _fill(tracklet: Tracklet, times: np.ndarray, hold: float, size: tuple[int, i
     first, last = times[tracklet.frames[0]], times[tracklet.frames[-1]]
     unseen = (times >= first - hold) & (times <= last + hold) & np.isnan(boxes[:, 0])
     for n in np.flatnonzero(unseen):
-        after = int(np.searchsorted(tracklet.frames, n))
+        after = bisect_left(tracklet.frames, n)
         box = _between(tracklet, after, times, times[n])
         away = min(abs(times[n] - times[k]) for k in tracklet.frames[max(0, after - 1) : after + 1])
         grow = min(GROWTH * away, MOST_GROWTH) * (box[2:] - box[:2]) / 2
@@ -188,7 +201,7 @@ def _between(tracklet: Tracklet, after: int, times: np.ndarray, time: float) -> 
     return (1 - share) * ends[0] + share * ends[1]
 
 
-def _predict(frames: list[int], faces: list[Detection], times: np.ndarray, time: float) -> np.ndarray:
+def _predict(frames: list[int], faces: list[Sighting], times: np.ndarray, time: float) -> np.ndarray:
     """Box [4] at a `time` after the last sighting or before the first, by a velocity that fades away."""
     after = time >= times[frames[-1]]
     end, seen = (frames[-1], faces[-1]) if after else (frames[0], faces[0])

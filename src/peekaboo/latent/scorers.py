@@ -53,26 +53,13 @@ def fit(latents: np.ndarray, labels: np.ndarray, weight_decay: float, seed: int,
     return Scorer(weight, bias, float(accuracy))
 
 
-def principal_axis(changes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The unit axis `[E]` of the embeddings along which latents move a face most, by changes of embeddings `[M, E]` and
-    the offsets of latents `[M, D]` that made them.
-
-    It is the first component of a reduced-rank regression (Izenman 1975): of what the offsets explain of the changes,
-    it holds most. Directions in which the offsets hardly spread count for nothing.
-    """
-    left, spread, _ = np.linalg.svd(offsets - offsets.mean(0), full_matrices=False)
-    whitened = left[:, spread > 0.03 * spread[0]]
-    return np.linalg.svd((changes - changes.mean(0)).T @ whitened, full_matrices=False)[0][:, 0]
-
-
-def direction(target: Scorer, retained: list[Scorer], top_k: int, skipped: int = 0) -> np.ndarray:
-    """The target's weight `[D]` with zeros in its first `skipped` components, and where any retained scorer has one of
-    its `top_k` largest gradient components.
+def direction(target: Scorer, retained: list[Scorer], top_k: int) -> np.ndarray:
+    """The target's weight `[D]` with zeros where any retained scorer has one of its `top_k` largest gradient
+    components.
 
     A single layer's gradient is p(1 - p) times its weight: the largest components are the same wherever it is taken.
     """
     masked = target.weight.copy()
-    masked[:skipped] = 0
     for scorer in retained:
         if top_k:
             masked[np.argpartition(np.abs(scorer.weight), -top_k)[-top_k:]] = 0
@@ -80,22 +67,14 @@ def direction(target: Scorer, retained: list[Scorer], top_k: int, skipped: int =
 
 
 def walk(
-    latents: np.ndarray,
-    target: Scorer,
-    retained: list[Scorer],
-    top_k: int,
-    alpha: float,
-    steps: int,
-    skipped: int = 0,
+    latents: np.ndarray, target: Scorer, retained: list[Scorer], top_k: int, alpha: float, steps: int
 ) -> np.ndarray:
     """Take `steps` steps v <- v + alpha * m * grad f(v) from flattened latents `[B, D]`, all frames at once.
-
-    m is 0 where `direction` puts zeros, else 1.
 
     The direction is constant, so only the distance along it is iterated: one scalar a frame, exact and as cheap as
     one step.
     """
-    along = direction(target, retained, top_k, skipped)
+    along = direction(target, retained, top_k)
     logits = (latents @ target.weight + target.bias).astype(np.float64)
     gain, distance = float(along @ target.weight), np.zeros(len(latents))
     for _ in range(steps):

@@ -14,15 +14,20 @@ from tqdm import tqdm
 from peekaboo import media, stagefile
 from peekaboo.faces import alignment
 from peekaboo.faces.detection import Detection, Detector, Mesh, box_of, package_versions
-from peekaboo.faces.tracking import Tracks, around, track
+from peekaboo.faces.tracking import Sighting, Tracks, around, track
 
 LANDMARKS = 478
 
 
-def detect(path: str, info: media.ClipInfo, confidence: float) -> list[list[Detection]]:
-    """Detect the faces of every frame."""
+def detect(path: str, info: media.ClipInfo, confidence: float, found: stagefile.Rows) -> list[list[Sighting]]:
+    """Detect the faces of every frame; their landmarks `[478, 3]` go to `found`."""
     detector = Detector(confidence)
-    return [detector(frame, n) for n, frame in numbered_frames(path, info, "detect")]
+
+    def sighting(face: Detection) -> Sighting:
+        row = None if face.landmarks is None else int(found.append(face.landmarks[None])[0])
+        return Sighting(face.box, face.score, face.sure, row)
+
+    return [[sighting(face) for face in detector(frame, n)] for n, frame in numbered_frames(path, info, "detect")]
 
 
 def numbered_frames(path: str, info: media.ClipInfo, what: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -31,12 +36,14 @@ def numbered_frames(path: str, info: media.ClipInfo, what: str) -> Iterator[tupl
     return enumerate(bar)
 
 
-def measure_landmarks(path: str, info: media.ClipInfo, tracks: Tracks, landmarks: h5py.Dataset) -> np.ndarray:
+def measure_landmarks(
+    path: str, info: media.ClipInfo, tracks: Tracks, found: stagefile.Rows, landmarks: h5py.Dataset
+) -> np.ndarray:
     """Write the measured landmarks into `landmarks` `[N, T, 478, 3]` and return their FFHQ poses [N, T, 4], else NaN.
 
-    Where a track is but the detectors gave none, the mesh is run again on the box and roll that the track predicts,
-    which often copes with a hand or a turned head; its box then replaces the predicted one in `tracks`. A face that
-    jumps away from its neighbours in time counts as not measured.
+    `found` has those of the detections. Where a track is but the detectors gave none, the mesh is run again on the box
+    and roll that the track predicts, which often copes with a hand or a turned head; its box then replaces the
+    predicted one in `tracks`. A face that jumps away from its neighbours in time counts as not measured.
     """
     poses = np.full((*tracks.present.shape, 4), np.nan)
 
@@ -47,7 +54,7 @@ def measure_landmarks(path: str, info: media.ClipInfo, tracks: Tracks, landmarks
     for t, faces in enumerate(tracks.faces):
         for n, face in faces.items():
             if face.landmarks is not None:
-                put(n, t, face.landmarks)
+                put(n, t, found[[face.landmarks]][0])
     unseen = tracks.present & np.isnan(poses[..., 0])
     if unseen.any():
         mesh, rolls = Mesh(), predicted_rolls(poses)
@@ -100,22 +107,26 @@ def cut_crops(path: str, info: media.ClipInfo, transforms: np.ndarray, crops: h5
                 crops[n, t] = alignment.crop(frame, transforms[n, t], crops.shape[2])
 
 
-def extract(file: h5py.File, path: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Fill the stage file from a clip and describe its tracks. Raises media.ClipError for a clip that can't be used."""
+def extract(file: h5py.File, found: stagefile.Rows, path: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Fill the stage file from a clip and describe its tracks; `found` is where landmarks wait until they are linked.
+
+    Raises media.ClipError for a clip that can't be used.
+    """
     info = media.probe(path)
     write_times(file, info)
     times = np.array([float(time) for time in info.times])
-    detections = detect(path, info, args.confidence)
+    detections = detect(path, info, args.confidence, found)
     tracks = track(detections, times, args.bridge_seconds, args.hold_seconds, (info.width, info.height))
     shape = tracks.present.shape
     if not shape[1]:
         raise media.ClipError("no face found in any frame, so there is nothing to anonymise")
     landmarks = stagefile.frame_dataset(file, "landmarks", (*shape, LANDMARKS, 3), "f4", np.nan)
-    poses = measure_landmarks(path, info, tracks, landmarks)
+    poses = measure_landmarks(path, info, tracks, found, landmarks)
     meshed = np.isfinite(poses[..., 0])
     interpolate(poses, tracks, times, args.bridge_seconds, landmarks)
-    smoothed = np.stack([alignment.smooth(poses[:, t], meshed[:, t]) for t in range(shape[1])], axis=1)
-    transforms = alignment.to_transform(smoothed, args.resolution)
+    transforms = np.empty((*shape, 2, 3), np.float32)
+    for t in range(shape[1]):
+        transforms[:, t] = alignment.to_transform(alignment.smooth(poses[:, t], meshed[:, t]), args.resolution)
     crops = stagefile.frame_dataset(file, "crops", (*shape, args.resolution, args.resolution, 3), "u1")
     cut_crops(path, info, transforms, crops)
     confidence = np.zeros(shape, np.float32)
@@ -181,10 +192,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     report = stagefile.StageReport("extract")
     reason = None
-    with stagefile.write(args.output) as file:
+    with stagefile.write(args.output) as file, stagefile.scratch(args.output) as found:
         file.attrs["clip"], file.attrs["resolution"] = args.id, args.resolution
         try:
-            tracks = extract(file, args.clip, args)
+            tracks = extract(file, found, args.clip, args)
         except media.ClipError as error:
             reason, tracks = str(error), []
             write_empty(file, args.resolution)

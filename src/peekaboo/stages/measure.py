@@ -2,7 +2,9 @@
 
 import argparse
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from itertools import zip_longest
 from typing import Any
@@ -21,6 +23,8 @@ from peekaboo.judges.identity import Embedded, Recogniser
 from peekaboo.judges.landmarks import Face, Judge, Mesh
 
 BATCH = 16
+# Batches whose tables are put together at a time: a table of few rows takes much more memory than its numbers.
+BATCHES = 64
 EMBEDDINGS = ("embedding_original", "embedding_anonymized")
 # What judges can measure, each a module of peekaboo.judges, in the order of the tables' columns.
 MEASURED = ("identity", "affect", "demographics", "pose", "action_units")
@@ -70,15 +74,50 @@ def judges_of(texts: list[str], steering: set[str], device: torch.device) -> dic
     return {what: judges[what] for what in MEASURED if what in judges}
 
 
+class Embeddings:
+    """What is kept of a clip's embeddings: by track the mean of the original faces', and `rows` of the anonymised."""
+
+    def __init__(self, rows: stagefile.Rows) -> None:
+        self.rows = rows
+        self.sums: dict[int, np.ndarray] = {}
+        self.counts: Counter[int] = Counter()
+
+    def take(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A batch's table with the number of the anonymised face's row, `embedding`, in place of both embeddings.
+
+        The original's counts where the mesh saw a face.
+        """
+        seen = (table["detected_original"] == 1) & table[EMBEDDINGS[0]].notna()
+        for track, rows in table[seen].groupby("track"):
+            before = [self.sums[track]] if track in self.sums else []
+            # Row by row, as numpy sums a whole array up, so that the size of a batch doesn't matter.
+            self.sums[track] = np.add.reduce([*before, *rows[EMBEDDINGS[0]]])
+            self.counts[track] += len(rows)
+        numbers, judged = np.full(len(table), np.nan), table[EMBEDDINGS[1]].notna()
+        if judged.any():
+            numbers[judged] = self.rows.append(np.stack(table.loc[judged, EMBEDDINGS[1]]))
+        return table.drop(columns=list(EMBEDDINGS)).assign(embedding=numbers)
+
+    def mean(self, track: int) -> np.ndarray | None:
+        """The mean [D] of a track's original faces; None where none was seen."""
+        return self.sums[track] / self.counts[track] if track in self.sums else None
+
+
 def measure(
-    original: str, anonymized: str, faces: h5py.File, coverage: h5py.File, judges: list[Judge], identity: Judge
+    original: str,
+    anonymized: str,
+    faces: h5py.File,
+    coverage: h5py.File,
+    judges: list[Judge],
+    identity: Judge,
+    embeddings: Embeddings,
 ) -> pd.DataFrame:
     """Judge every tracked face of two clips, read side by side, in batches.
 
     Returns the per-frame table: a row per frame and track, in that order, NaN where a judge could not be applied.
-    Besides the judges' columns and `covered` it holds, as arrays [D], the embeddings by the judge `identity` of the
-    original and the anonymised face. Frames are streamed; a row takes about 2 kB of memory. Raises media.ClipError when
-    the clips differ in frames or size, or no face was tracked.
+    Besides the judges' columns and `covered` it holds `embedding`, the anonymised face's number in `embeddings`, which
+    takes what the judge `identity` makes of both faces. Frames are streamed; a row takes about 300 bytes of memory.
+    Raises media.ClipError when the clips differ in frames or size, or no face was tracked.
     """
     present, (numerator, denominator) = faces["present"][:], faces.attrs["time_base"]
     times = faces["pts"][:] * int(numerator) / int(denominator)
@@ -101,8 +140,10 @@ def measure(
             rows.append({"frame": n, "time": times[n], "track": track, "covered": covered})
             inputs.append([[judge.prepare(frame, face) for frame in frames] for judge in judges])
         if len(rows) >= BATCH or (rows and n == len(times) - 1):
-            tables.append(pd.DataFrame(rows).join(judge_faces(inputs, judges, identity)))
+            tables.append(embeddings.take(pd.DataFrame(rows).join(judge_faces(inputs, judges, identity))))
             rows, inputs = [], []
+        if len(tables) == BATCHES:
+            tables = [pd.concat(tables, ignore_index=True)]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -155,30 +196,31 @@ def judge_faces(inputs: list[list[list[Any]]], judges: list[Judge], identity: Ju
     return table
 
 
-def template_distance(table: pd.DataFrame, template: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def template_distance(
+    table: pd.DataFrame, embeddings: Embeddings, template: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Distance [rows] from each anonymised face to the mean original of its track, over frames where a face was seen.
 
     The mean of a track, which the identity judge's `template` takes, stands for what somebody who knows the child
     compares with; NaN where a row or its track has none.
     """
     distances = np.full(len(table), np.nan)
-    for _, rows in table.groupby("track"):
-        seen = rows[(rows["detected_original"] == 1) & rows[EMBEDDINGS[0]].notna()]
-        judged = rows[rows[EMBEDDINGS[1]].notna()]
-        if len(seen) and len(judged):
-            mean = template(np.stack(seen[EMBEDDINGS[0]]))
-            distances[judged.index] = metrics.distance(np.stack(judged[EMBEDDINGS[1]]), mean)
+    for track, rows in table[table["embedding"].notna()].groupby("track"):
+        mean = embeddings.mean(track)
+        if mean is not None:
+            distance = partial(metrics.distance, b=template(mean[None]))
+            distances[rows.index] = embeddings.rows.compare(distance, rows["embedding"].to_numpy(int))
     return distances
 
 
-def completed(table: pd.DataFrame, identity: Recogniser | None, posed: bool) -> pd.DataFrame:
+def completed(table: pd.DataFrame, embeddings: Embeddings, identity: Recogniser | None, posed: bool) -> pd.DataFrame:
     """The table with every column that the report reads, and without what was read off faces that are not there.
 
     `posed`: a judge of its own read the pose, which sees one in anything; it counts where the mesh finds a face.
     """
     table = table.assign(identity_distance_mean=np.nan)
     if identity:
-        table["identity_distance_mean"] = template_distance(table, identity.template)
+        table["identity_distance_mean"] = template_distance(table, embeddings, identity.template)
         # A hand before the face has no identity to be compared with: there the track's mean original stands alone.
         hidden = table["detected_original"] != 1
         table.loc[hidden, ["identity_cos", "identity_distance"]] = np.nan
@@ -193,16 +235,17 @@ def completed(table: pd.DataFrame, identity: Recogniser | None, posed: bool) -> 
     return table.assign(**dict.fromkeys(missing, np.nan))
 
 
-def summarize(table: pd.DataFrame) -> dict[str, metrics.Value]:
+def summarize(table: pd.DataFrame, embeddings: Embeddings) -> dict[str, metrics.Value]:
     """The clip's numbers over all face-frames of a table, by the names of the results table."""
-    judged = table[table[EMBEDDINGS[1]].notna()]
+    judged = table[table["embedding"].notna()]
+    numbers = judged["embedding"].to_numpy(int)
     unseen = "in no frame was a face found in both clips"
     units = {name: metrics.mean(table[name].to_numpy(), unseen) for name in ("action_units_mae",) if name in table}
     return {
         "identity_cos": metrics.mean(table["identity_cos"].to_numpy()),
         "identity_cos_optimised": metrics.mean(table["identity_cos_optimised"].to_numpy()),
         "identity_tc": metrics.temporal_consistency(
-            np.array(judged[EMBEDDINGS[1]].tolist()),
+            lambda first, second: embeddings.rows.compare(metrics.cosine, numbers[first], numbers[second]),
             *(judged[name].to_numpy() for name in ("time", "track", "confidence_anonymized")),
         ),
         "arousal_rmse": metrics.rmse(table["arousal_original"].to_numpy(), table["arousal_anonymized"].to_numpy()),
@@ -255,15 +298,24 @@ def main(argv: list[str] | None = None) -> None:
     # The network that steers comes after the one that judges the same.
     judges = [mesh, *([identity] if identity else []), embedded]
     judges += [judge for judge in chosen.values() if judge is not identity]
-    with stagefile.read(args.faces) as faces, stagefile.read(args.coverage) as coverage:
-        table = measure(args.original, args.anonymized, faces, coverage, judges, identity or embedded)
+    with (
+        stagefile.read(args.faces) as faces,
+        stagefile.read(args.coverage) as coverage,
+        stagefile.scratch(args.metrics) as rows,
+    ):
+        embeddings, clips = Embeddings(rows), (args.original, args.anonymized)
+        table = measure(*clips, faces, coverage, judges, identity or embedded, embeddings)
         clip, n_frames = str(faces.attrs["clip"]), len(faces["pts"])
-    table = completed(table, identity, "pose" in chosen)
+        table = completed(table, embeddings, identity, "pose" in chosen)
+        numbers = summarize(table, embeddings)
+        tracks = [
+            {"track": int(track), "face_frames": len(part), **described(summarize(part, embeddings))}
+            for track, part in table.groupby("track")
+        ]
     decision = verdict.decide(
         *(table[name].to_numpy(np.float64) for name in ("covered", "identity_distance", "identity_distance_mean")),
         *((identity.name, identity.operating_point) if identity else (None, None)),
     )
-    numbers = summarize(table)
     checksums = {judge.name: judge.sha256 for judge in judges}
     summary = {
         "clip": clip,
@@ -275,10 +327,7 @@ def main(argv: list[str] | None = None) -> None:
         "face_frames": len(table),
         "scope": "numbers are over all face-frames: every frame of every tracked face",
         **described(numbers),
-        "tracks": [
-            {"track": int(track), "face_frames": len(rows), **described(summarize(rows))}
-            for track, rows in table.groupby("track")
-        ],
+        "tracks": tracks,
         "identity_judge": (identity or embedded).name,
         "judges": [
             {
@@ -292,9 +341,9 @@ def main(argv: list[str] | None = None) -> None:
             for judge in judges
         ],
     }
-    with stagefile.replacing(args.metrics) as partial:
-        columns = table.drop(columns=list(EMBEDDINGS))
-        columns.to_csv(partial, sep="\t", index=False, float_format="%.6f", na_rep="NA", lineterminator="\n")
+    with stagefile.replacing(args.metrics) as path:
+        columns = table.drop(columns="embedding")
+        columns.to_csv(path, sep="\t", index=False, float_format="%.6f", na_rep="NA", lineterminator="\n")
     stagefile.write_json(args.summary, summary)
     report.write(
         args.report,

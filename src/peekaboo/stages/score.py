@@ -3,7 +3,6 @@ generator's pictures.
 """
 
 import argparse
-from collections.abc import Collection
 
 import h5py
 import numpy as np
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peekaboo import gpu, models, stagefile
-from peekaboo.latent.scorers import Scorer, fit, principal_axis
+from peekaboo.latent.scorers import fit
 
 TRUNCATION = 0.7  # of the random latents
-SHARES = (0.1, 0.8)  # of a difference of two random latents
 FEWEST = 10  # latents of a track
 
 
@@ -49,72 +47,28 @@ def same_identity(cosines: Tensor, pivots: int, threshold: float) -> Tensor:
     return cosines >= min(max(threshold, random), own)
 
 
-def labelled_by_threshold(
-    pivots: Tensor, generator: nn.Module, judges: tuple[nn.Module, nn.Module], settings: argparse.Namespace, seed: int
-) -> tuple[Tensor, dict[str, np.ndarray]]:
-    """The clip's latents and random ones `[M, num_ws, w_dim]`, and their labels `[M]` by name (the project's paper,
-    section III-C).
-
-    Identity: same where the cosine to the clip's mean embedding reaches the threshold. The others split the latents at
-    the median of what the judge reads, which puts as many on either side.
-    """
-    latents = torch.cat([pivots, random_latents(generator, settings.samples, seed)])
-    embeddings, attributes = judged(latents, generator, *judges, settings.batch)
-    mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
-    same = same_identity(embeddings @ mean, len(pivots), settings.threshold)
-    return latents, _labels(same, attributes)
-
-
-def labelled_by_axis(
-    pivots: Tensor, generator: nn.Module, judges: tuple[nn.Module, nn.Module], settings: argparse.Namespace, seed: int
-) -> tuple[Tensor, dict[str, np.ndarray]]:
-    """Latents `[M, num_ws, w_dim]` around the clip's, and their labels `[M]` by name.
-
-    Each of them is a frame's, moved by a part of the difference of two random ones, and its label tells how the face
-    changed from that frame's, so that nothing that all frames share, the light, say, or the background, tells them from
-    others. Identity: on that side of the principal axis of its changes that looks more like the clip. What the frames
-    differ in says nothing about the labels: latents are given as moved from the frames' mean.
-    """
-    rng, count = np.random.default_rng(seed), settings.samples
-    frames = torch.from_numpy(rng.integers(len(pivots), size=count)).to(pivots.device)
-    shares = torch.from_numpy(rng.uniform(*SHARES, (count, 1, 1))).to(pivots)
-    one, other = random_latents(generator, 2 * count, seed).chunk(2)
-    offsets = shares * (one - other)
-    embeddings, attributes = judged(pivots[frames] + offsets, generator, *judges, settings.batch)
-    own, own_attributes = judged(pivots, generator, *judges, settings.batch)
-    changes = embeddings - own[frames]
-    # A random latent is the same in all layers.
-    axis = principal_axis(changes.cpu().double().numpy(), offsets[:, 0].cpu().double().numpy())
-    along = changes @ torch.from_numpy(axis).to(changes)
-    same, cosines = along > along.median(), embeddings @ F.normalize(own.mean(0), dim=0)
-    if cosines[same].mean() < cosines[~same].mean():
-        same = ~same
-    change = {name: values - own_attributes[name][frames] for name, values in attributes.items()}
-    return pivots.mean(0) + offsets, _labels(same, change)
-
-
-def _labels(same: Tensor, attributes: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    halves = {name: values > values.median() for name, values in attributes.items()}
-    return {name: label.cpu().numpy() for name, label in {"identity": same, **halves}.items()}
-
-
-LABELLED = {"axis": labelled_by_axis, "threshold": labelled_by_threshold}
-
-
-def fitted(
+def labelled(
     pivots: Tensor,
     generator: nn.Module,
-    judges: tuple[nn.Module, nn.Module],
+    identity: nn.Module,
+    affect: nn.Module,
     settings: argparse.Namespace,
     seed: int,
-    weight_decays: Collection[float],
-) -> dict[float, dict[str, Scorer]]:
-    """One track's scorers by weight decay and attribute, from its latents `[n, num_ws, w_dim]` and the generator tuned
-    to it; `judges` are the networks of identity and of affect, age and sex.
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One track's latents `[n, num_ws, w_dim]` and random ones, flattened `[M, D]`, and their labels `[M]` by name.
+
+    Identity: same where the cosine to the clip's mean embedding reaches the threshold. The others split the random
+    latents
+    and the clip's at the median of what the judge reads, which puts as many on either side.
     """
-    latents, labels = LABELLED[settings.labels](pivots, generator, judges, settings, seed)
-    flat = latents.flatten(1).cpu().numpy()
-    return {decay: {name: fit(flat, label, decay, seed) for name, label in labels.items()} for decay in weight_decays}
+    latents = torch.cat([pivots, random_latents(generator, settings.samples, seed)])
+    embeddings, attributes = judged(latents, generator, identity, affect, settings.batch)
+    mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
+    labels = {
+        "identity": same_identity(embeddings @ mean, len(pivots), settings.threshold),
+        **{name: values > values.median() for name, values in attributes.items()},
+    }
+    return latents.flatten(1).cpu().numpy(), {name: label.cpu().numpy() for name, label in labels.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -125,14 +79,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--generator", required=True, help="generator weights, safetensors")
     parser.add_argument("--identity", required=True, help="weights of the identity judge that steers the edit")
     parser.add_argument("--affect", required=True, help="weights of the judge of affect, age and sex")
-    parser.add_argument("--labels", choices=LABELLED, default="axis", help="how the judge's embeddings label identity")
-    parser.add_argument("--samples", type=int, default=1500, help="random or moved latents per track")
+    parser.add_argument("--samples", type=int, default=600, help="random latents per track")
     parser.add_argument("--clip-samples", type=int, default=600, help="latents of the clip per track, evenly spaced")
     parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.71,
-        help="with labels by threshold: cosine from which faces are one identity",
+        "--threshold", type=float, default=0.71, help="cosine from which two faces count as one identity"
     )
     parser.add_argument("--weight-decay", type=float, default=100.0)
     parser.add_argument("--batch", type=int, default=16)
@@ -156,8 +106,8 @@ def main(argv: list[str] | None = None) -> None:
             pairs = clip_samples(latents["latents"], track, args.clip_samples)
             pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
             seed = args.seed + track
-            judges = (identity, affect)
-            scorers = fitted(pivots, generator, judges, args, seed, [args.weight_decay])[args.weight_decay]
+            flat, labels = labelled(pivots, generator, identity, affect, args, seed)
+            scorers = {attribute: fit(flat, label, args.weight_decay, seed) for attribute, label in labels.items()}
             for attribute, scorer in scorers.items():
                 group = file.create_group(f"{name}/{attribute}")
                 group["weight"] = scorer.weight

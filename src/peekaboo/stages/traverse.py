@@ -22,21 +22,12 @@ def read_scorers(group: h5py.Group) -> dict[str, Scorer]:
 def traverse_track(
     latents: h5py.Dataset, edited: h5py.Dataset, track: int, scorers: dict[str, Scorer], settings: argparse.Namespace
 ) -> tuple[float, float]:
-    """Edit one track's latents; returns the mean identity score before and after.
-
-    Raises ValueError where `first_layer` is none of the generator's.
-    """
+    """Edit one track's latents; returns the mean identity score before and after."""
     retained = [scorers[name] for name in RETAINED]
-    n_layers, width = latents.shape[2:]
-    if settings.first_layer >= n_layers:
-        raise ValueError(
-            f"traverse: first_layer is {settings.first_layer}; expected a layer of the generator, 0 to {n_layers - 1}"
-        )
-    skipped = settings.first_layer * width
     before, after = [], []
     for pairs, rows in stagefile.present_latents(latents, track, 256):
         flat = rows.reshape(len(rows), -1)
-        moved = walk(flat, scorers["identity"], retained, settings.top_k, settings.alpha, settings.steps, skipped)
+        moved = walk(flat, scorers["identity"], retained, settings.top_k, settings.alpha, settings.steps)
         before.append(scorers["identity"](flat))
         after.append(scorers["identity"](moved))
         stagefile.scatter(edited, pairs, moved.reshape(rows.shape))
@@ -51,7 +42,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
     parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--top-k", type=int, default=100, help="largest components kept of each retained attribute")
-    parser.add_argument("--first-layer", type=int, default=3, help="that is walked in; those before it place the head")
     parser.add_argument("--output", required=True)
     parser.add_argument("--report", required=True)
     args = parser.parse_args(argv)

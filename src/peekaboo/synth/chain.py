@@ -23,7 +23,7 @@ from peekaboo.judges.affect import Affect
 from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.landmarks import Face, Judge, Mesh
-from peekaboo.latent.scorers import Scorer, walk
+from peekaboo.latent.scorers import Scorer, fit, walk
 from peekaboo.stages import compose, report, score
 from peekaboo.stages.traverse import RETAINED
 
@@ -390,8 +390,12 @@ def fitted(
     with stagefile.read(folder / "invert.h5") as file:
         pairs = score.clip_samples(file["latents"], track, settings.clip_samples)
         pivots = torch.from_numpy(stagefile.gather(file["latents"], pairs)).to(generator.mapping.w_avg.device)
-    decays = sorted({*WEIGHT_DECAYS, settings.weight_decay})
-    return score.fitted(pivots, generator, (identity, affect), settings, settings.seed + track, decays)
+    seed = settings.seed + track
+    flat, labels = score.labelled(pivots, generator, identity, affect, settings, seed)
+    return {
+        decay: {name: fit(flat, label, decay, seed) for name, label in labels.items()}
+        for decay in sorted({*WEIGHT_DECAYS, settings.weight_decay})
+    }
 
 
 def grid(current: Setting) -> list[Setting]:
@@ -550,13 +554,12 @@ def sweep(args: argparse.Namespace) -> None:
         scorers = fitted(folder, clip.track, generator, identity, affect, args)
         originals = judged(clip.frames, clip, judges)
         flat = clip.latents.reshape(len(clip.latents), -1)
-        skipped = args.first_layer * clip.latents.shape[-1]
         for setting in tqdm([start, *settings], name, unit="setting", mininterval=5, disable=None):
             moved = flat
             if setting is not start:
                 own = scorers[setting.weight_decay]
                 retained = [own[attribute] for attribute in RETAINED]
-                moved = walk(flat, own["identity"], retained, setting.top_k, setting.alpha, setting.steps, skipped)
+                moved = walk(flat, own["identity"], retained, setting.top_k, setting.alpha, setting.steps)
             crops = decoded(moved.reshape(clip.latents.shape), generator)
             found = measured(originals, judged(composed(clip, crops), clip, judges), judges, limits)
             rows.append({"clip": name, **setting._asdict(), **found})
@@ -602,11 +605,10 @@ def main(argv: list[str] | None = None) -> None:
     part = parts[sweep]
     for network in ("generator", "identity", "affect"):
         part.add_argument(f"--{network}", required=True, help="weights, safetensors")
-    part.add_argument("--labels", choices=score.LABELLED, required=True, help="as in the score stage")
     score_options = {"samples": int, "clip-samples": int, "batch": int, "threshold": float, "weight-decay": float}
     for name, kind in score_options.items():
         part.add_argument(f"--{name}", type=kind, required=True, help="as in the score stage")
-    for name, kind in (("alpha", float), ("steps", int), ("top-k", int), ("first-layer", int)):
+    for name, kind in (("alpha", float), ("steps", int), ("top-k", int)):
         part.add_argument(f"--{name}", type=kind, required=True, help="as in the traverse stage")
     part.add_argument("--seed", type=int, required=True)
     part.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
