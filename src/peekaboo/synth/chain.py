@@ -334,7 +334,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 # The sweep
 
 WEIGHT_DECAYS = (10.0, 100.0)
-TOP_KS = (0, 50, 100)
+TOP_KS = (100, 400, 1000)
 STEPS = (300, 1000, 3000, 10000)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
