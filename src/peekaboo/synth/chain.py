@@ -527,7 +527,7 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
             keys.append(Line2D([], [], color="grey", linestyle=style, linewidth=1, label=label))
     keys.append(Line2D([], [], color="tab:green", linewidth=0.8, label="target"))
     lengths = ", ".join(f"{length:g}" for length in np.unique(np.abs(settings["alpha"] * settings["steps"])))
-    figure.suptitle(f"Walks away from the identity; along a line, |alpha| x steps = {lengths}", fontsize=11)
+    figure.suptitle(f"Walks away from the identity\nalong a line, |alpha| x steps = {lengths}", fontsize=11)
     figure.legend(handles=keys, loc="lower center", ncol=3, fontsize=9, frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     with stagefile.replacing(path) as partial:
