@@ -49,9 +49,9 @@ def results(project):
     return project[1] / "results"
 
 
-def due(home, folder):
+def due(home, folder, *options):
     """Stages that a run would run now."""
-    listed = re.findall(r"^(\w+) +\d+$", run(home, folder, "-n"), re.MULTILINE)
+    listed = re.findall(r"^(\w+) +\d+$", run(home, folder, "-n", *options), re.MULTILINE)
     return set(listed) - {"total", "all", "report"}
 
 
@@ -78,6 +78,16 @@ def test_another_clip_runs_alone(project):
     planned = run(*project, "-n")
     another.unlink()
     assert "second: " in planned and "infant: " not in planned
+
+
+@pytest.mark.slow
+def test_another_method_or_judge_runs_its_own_stages(project, tmp_path):
+    mask = project[1] / "results" / "infant" / "mask"
+    mask.rename(tmp_path / "mask")
+    assert due(*project) == {"compose", "measure"}
+    (tmp_path / "mask").rename(mask)
+    (tmp_path / "judge.yaml").write_text("measure: {identity: none}\n")
+    assert due(*project, "--configfile", str(tmp_path / "judge.yaml")) == {"measure"}
 
 
 @pytest.mark.slow
