@@ -711,12 +711,14 @@ def outcome(clip, methods, checkpoints):
         extract = Path(checkpoints.extract.get(clip=clip).output["report"])
         if json.loads(extract.read_text(encoding="utf-8"))["status"] == "withheld":
             return [f"results/{clip}/withheld.json"]
-        names = ("anonymized.mp4", "metrics.tsv", "summary.json")
-        names += ("compose.json", "measure.json")
-        results = [
-            f"results/{clip}/{method}/{name}" for method in methods for name in names
-        ]
         # A stage that is killed between its two files would be taken for done, were not both asked for.
+        videos = ("anonymized.mp4", "compose.json")
+        numbers = ("metrics.tsv", "summary.json", "measure.json")
+        results = [
+            f"results/{clip}/{method}/{name}"
+            for method in methods
+            for name in videos + numbers
+        ]
         return results + drawing_reports(clip, methods)
 
     return files
