@@ -21,6 +21,9 @@ include: "rules/common.smk"
 # Cluster jobs run Snakemake too, inside the run that has submitted them.
 if workflow.is_main_process and not workflow.dryrun:
     HELD = hold()
+elif workflow.remote_exec:
+    # Their cards are for one job.
+    os.environ.pop("PEEKABOO_KEEP", None)
 
 # Until the next directive config is what the user gave: it has the last word over a preset.
 GIVEN = copy.deepcopy(config)

@@ -184,8 +184,8 @@ def hold(folder=".snakemake"):
         shutil.rmtree(Path(folder, "locks"), ignore_errors=True)
     with contextlib.suppress(OSError):
         fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    # Jobs inherit it.
-    os.environ.update(PEEKABOO_RUN=run)
+    # Jobs inherit both; a worker keeps a card for so many seconds after a job.
+    os.environ.update(PEEKABOO_RUN=run, PEEKABOO_KEEP="10")
     return held
 
 

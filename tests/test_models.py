@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -42,11 +44,23 @@ def test_a_starting_latent_of_another_shape_is_refused(tmp_path):
             models.load(path)
 
 
-def test_tuned_parameters_replace_those_of_the_generator(tmp_path):
+def test_tuned_parameters_replace_those_of_a_copy():
     generator = Generator(**TINY)
     name = "L1_36_16.bias"
-    models.tune(generator, {name: np.arange(16, dtype=np.float32)})
-    assert generator.synthesis.get_parameter(name).tolist() == list(range(16))
+    tuned = models.tuned(generator, {name: np.arange(16, dtype=np.float32)})
+    assert tuned.synthesis.get_parameter(name).tolist() == list(range(16))
+    assert generator.synthesis.get_parameter(name).tolist() == [0] * 16
+    torch.testing.assert_close(tuned.synthesis.L0_36_16.weight, generator.synthesis.L0_36_16.weight, rtol=0, atol=0)
+
+
+def test_a_file_is_loaded_once_until_it_changes(tmp_path):
+    path = tmp_path / "generator.safetensors"
+    models.save(path, Generator(**TINY), TINY)
+    first = models.load(path)
+    assert models.load(path) is first
+    models.save(path, Generator(**TINY), TINY)
+    os.utime(path, ns=(0, 0))
+    assert models.load(path) is not first
 
 
 def test_crops_and_images_are_the_same_picture():

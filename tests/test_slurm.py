@@ -1,9 +1,13 @@
 """The workflow on a real SLURM: `make test-slurm`. Three clips, a few frames of the sample clip each, go through the
-profile; SLURM's own records tell what was asked for and what happened, and the results are those of a local run.
+profile, and through one job that they share; SLURM's own records tell what was asked for and what happened, and the
+results are those of a local run.
 """
 
 import hashlib
+import re
+import shlex
 import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -56,25 +60,44 @@ def local(tmp_path_factory, settings):
 
 
 @pytest.fixture(scope="module")
-def submitted(tmp_path_factory, settings):
-    """Folder of a run through the profile, what Snakemake said, and SLURM's records."""
-    folder = tmp_path_factory.mktemp("submitted")
+def slurm(tmp_path_factory):
+    """Variables of a running SLURM, which are set for this process too."""
     with cluster(tmp_path_factory.mktemp("slurm")) as environment, pytest.MonkeyPatch.context() as patch:
         for name in ("SLURM_CONF", "PATH"):
             patch.setenv(name, environment[name])
-        first, second = MEMORY
-        code, output = snakemake(
-            folder,
-            "--workflow-profile",
-            str(HOME / "workflow/profiles/slurm"),
-            # This SLURM keeps no accounts and shares no file system.
-            *("--slurm-status-command", "squeue", "--slurm-no-account"),
-            *("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"),
-            *("--default-resources", "slurm_partition=gpu"),
-            *("--set-resources", f"tune:mem_mb={first} if attempt == 1 else {second}", "invert:gpu_model=pretend"),
-            *settings,
-        )
-        yield folder, code, output, jobs(environment)
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def submitted(tmp_path_factory, settings, slurm):
+    """Folder of a run through the profile, what Snakemake said, and SLURM's records."""
+    folder = tmp_path_factory.mktemp("submitted")
+    first, second = MEMORY
+    code, output = snakemake(
+        folder,
+        "--workflow-profile",
+        str(HOME / "workflow/profiles/slurm"),
+        # This SLURM keeps no accounts and shares no file system.
+        *("--slurm-status-command", "squeue", "--slurm-no-account"),
+        *("--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "5"),
+        *("--default-resources", "slurm_partition=gpu"),
+        *("--set-resources", f"tune:mem_mb={first} if attempt == 1 else {second}", "invert:gpu_model=pretend"),
+        *settings,
+    )
+    return folder, code, output, jobs(slurm)
+
+
+@pytest.fixture(scope="module")
+def allocated(tmp_path_factory, settings, slurm):
+    """Folder of a run inside one job of SLURM, that job's number, and how many jobs of SLURM it took."""
+    folder = tmp_path_factory.mktemp("allocated")
+    before = len(jobs(slurm))
+    run = [sys.executable, "-m", "snakemake", "--snakefile", str(HOME / "Snakefile"), "--directory", str(folder)]
+    command = shlex.join([*run, "--cores", "2", "--resources", "gpu=1", *settings])
+    asked = ["--partition=gpu", "--gpus=1", "--cpus-per-task=2", f"--output={folder}/snakemake.log"]
+    done = subprocess.run(["sbatch", "--parsable", "--wait", *asked, "--wrap", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + (folder / "snakemake.log").read_text()
+    return folder, done.stdout.strip(), len(jobs(slurm)) - before
 
 
 def results(folder: Path) -> dict[str, str]:
@@ -123,6 +146,26 @@ def test_a_job_killed_by_the_node_is_retried_with_more_memory(submitted):
 def test_results_are_those_of_a_local_run(submitted, local):
     made = results(submitted[0])
     assert made == results(local) and len(made) > 20
+
+
+def test_clips_share_one_job_and_the_networks_it_has_loaded(allocated, local):
+    folder, number, count = allocated
+    assert count == 1
+    logs = [*folder.glob("logs/*/*.log"), *folder.glob("logs/*/*/*.log")]
+    leased = {path: path.read_text() for path in logs if path.stem in WITH_CARD}
+    assert len(leased) == len(WITH_CARD) * len(CLIPS)
+    assert all(f"({number}card-" in text for text in leased.values())
+    processes = defaultdict(set)
+    for path, text in leased.items():
+        processes[path.stem].add(re.search(r"^job \d+ of process (\d+)$", text, re.MULTILINE).group(1))
+    # Fewer processes than clips, unless the others were done with the card too late.
+    assert len(set.union(*processes.values())) < len(CLIPS)
+    assert results(folder) == results(local)
+
+
+def test_a_job_of_one_clip_keeps_no_card(submitted):
+    logs = [*submitted[0].glob("logs/*/*.log"), *submitted[0].glob("logs/*/*/*.log")]
+    assert not any("of process" in path.read_text() for path in logs)
 
 
 def test_logs_are_where_a_user_looks(submitted):

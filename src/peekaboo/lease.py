@@ -3,19 +3,27 @@
     python -m peekaboo.lease auto peekaboo.stages.invert --faces extract.h5 ...
 
 A card is leased by a lock on a file of this machine, which the kernel frees when the process ends, however it ends. The
-module runs in the same process, and torch, which it loads, sees that card alone.
+module runs in the same process, or in the worker that keeps the card between the jobs of a run (worker.py), and torch,
+which it loads, sees that card alone.
 """
 
 import fcntl
 import os
 import random
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+from peekaboo import worker
+
+Held = TypeVar("Held")
 
 # Of this machine, for all its users: cards are not those of a project or a shared file system.
 FOLDER = Path(tempfile.gettempdir()) / "peekaboo-cards"
@@ -72,11 +80,12 @@ def try_lock(name: str) -> int | None:
     return file
 
 
-def lease(device: str) -> str | None:
-    """Take a card for this process, waiting until one is free, and let CUDA see it alone; returns its id.
+def lease(device: str, take: Callable[[str], Held | None]) -> Held | None:
+    """Take a card for this process, waiting until one is free, and let CUDA see it alone; returns what holds it.
 
-    None, and no card in sight, with the device `cpu`, or `auto` where there is none. Raises RuntimeError where `cuda`
-    is asked for and there is none. Call it before torch is loaded; the lease ends with the process.
+    `take` gives that for the name of a card's lock, or None while the card is in use. Without a card in sight, with the
+    device `cpu` or `auto`, nothing is taken. Raises RuntimeError where `cuda` is asked for and there is none. Call it
+    before torch is loaded; the lease ends with the process.
     """
     known = {} if device == "cpu" else cards()
     if not known:
@@ -92,10 +101,11 @@ def lease(device: str) -> str | None:
     while True:
         # Not always the first, so that processes that start together do not all ask for the same.
         for card in random.sample(list(known), len(known)):
-            if try_lock(known[card]) is not None:
+            held = take(known[card])
+            if held is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = card
                 print(f"card {card} ({known[card]})", file=sys.stderr, flush=True)
-                return card
+                return held
         if time.monotonic() - said >= REMIND:
             print(f"waiting for a card: {', '.join(known)} in use", file=sys.stderr, flush=True)
             said = time.monotonic()
@@ -103,12 +113,25 @@ def lease(device: str) -> str | None:
 
 
 def main() -> None:
-    """Lease a card for the device of the first argument, and run the module of the second with the others."""
+    """Lease a card for the device of the first argument, and run the module of the second with the others.
+
+    PEEKABOO_KEEP, set by a run for its jobs, has a worker keep the card for the next job, so many seconds at the most.
+    """
     device, module, *arguments = sys.argv[1:]
+    patience = float(os.environ.get("PEEKABOO_KEEP", 0))
+
+    def kept(name: str) -> socket.socket | None:
+        if (connection := worker.join(name)) is not None:
+            return connection
+        lock = try_lock(name)
+        return None if lock is None else worker.begin(name, lock, patience)
+
     try:
-        lease(device)
+        held = lease(device, kept if patience else try_lock)
     except (RuntimeError, PermissionError) as error:
         sys.exit(f"{module}: {error}")
+    if isinstance(held, socket.socket):
+        sys.exit(worker.hand_over(held, module, arguments))
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

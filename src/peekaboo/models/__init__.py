@@ -1,7 +1,10 @@
 """Weights: the registry that declares them, and loading that executes nothing."""
 
+import copy
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,12 +59,18 @@ def constructor(path: str | Path) -> dict[str, Any]:
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """Build the network that a safetensors file names, with its weights in float32, frozen and in eval mode on
-    `device`.
+    `device`. A file that has been loaded before gives the same network: change a copy, not the network.
 
     An encoder whose file has the latent that its refinement starts from bears it as the buffer `latent_avg` `[w_dim]`.
 
     Raises ValueError where the file names no network that the project knows, or that latent has another shape.
     """
+    state = os.stat(path)
+    return _load(os.path.abspath(path), (state.st_mtime_ns, state.st_size), torch.device(device))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(path: str, state: tuple[int, int], device: torch.device) -> nn.Module:
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
     name = metadata.get("network")
@@ -91,12 +100,14 @@ def with_average(module: nn.Module, average: Any) -> None:
     module.register_buffer(AVERAGE, average.float(), persistent=False)
 
 
-def tune(generator: nn.Module, parameters: Mapping[str, np.ndarray]) -> None:
-    """Replace the synthesis parameters of `generator` that tuning changes by those of one track, in place."""
+def tuned(generator: nn.Module, parameters: Mapping[str, np.ndarray]) -> nn.Module:
+    """Copy `generator` with the synthesis parameters that tuning changes replaced by those of one track."""
+    generator = copy.deepcopy(generator)
     own = dict(generator.synthesis.named_parameters())
     with torch.no_grad():
         for name, values in parameters.items():
             own[name].copy_(torch.from_numpy(np.asarray(values)))
+    return generator
 
 
 def checksum(path: str | Path) -> str:

@@ -49,13 +49,14 @@ def main(argv: list[str] | None = None) -> None:
         decoded = np.zeros(source["latents"].shape[:2], bool)
         crops = stagefile.frame_dataset(file, "crops", (*decoded.shape, side, side, 3), "u1")
         for track in range(decoded.shape[1]):
+            own = generator
             if args.tuned:
                 with stagefile.read(args.tuned) as tuned:
                     # A track without aligned faces has no generator of its own, and no latents to draw.
                     if f"track_{track:03d}" not in tuned:
                         continue
-                    models.tune(generator, tuned[f"track_{track:03d}"])
-            decode_track(source, crops, decoded, track, generator, args.batch)
+                    own = models.tuned(generator, tuned[f"track_{track:03d}"])
+            decode_track(source, crops, decoded, track, own, args.batch)
         file["decoded"] = decoded
     checksums = {"generator": models.checksum(args.generator)}
     report.write(args.report, len(decoded), gpu.describe(device), faces=int(decoded.sum()), models=checksums)

@@ -102,11 +102,11 @@ def main(argv: list[str] | None = None) -> None:
     ):
         for name, parameters in tuned.items():
             track = int(name.removeprefix("track_"))
-            models.tune(generator, parameters)
+            own = models.tuned(generator, parameters)
             pairs = clip_samples(latents["latents"], track, args.clip_samples)
             pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
             seed = args.seed + track
-            flat, labels = labelled(pivots, generator, identity, affect, args, seed)
+            flat, labels = labelled(pivots, own, identity, affect, args, seed)
             scorers = {attribute: fit(flat, label, args.weight_decay, seed) for attribute, label in labels.items()}
             for attribute, scorer in scorers.items():
                 group = file.create_group(f"{name}/{attribute}")

@@ -550,8 +550,8 @@ def sweep(args: argparse.Namespace) -> None:
         folder = args.results / name
         clip = sample(folder)
         with stagefile.read(folder / "tune.h5") as tuned:
-            models.tune(generator, tuned[f"track_{clip.track:03d}"])
-        scorers = fitted(folder, clip.track, generator, identity, affect, args)
+            own_generator = models.tuned(generator, tuned[f"track_{clip.track:03d}"])
+        scorers = fitted(folder, clip.track, own_generator, identity, affect, args)
         originals = judged(clip.frames, clip, judges)
         flat = clip.latents.reshape(len(clip.latents), -1)
         for setting in tqdm([start, *settings], name, unit="setting", mininterval=5, disable=None):
@@ -560,7 +560,7 @@ def sweep(args: argparse.Namespace) -> None:
                 own = scorers[setting.weight_decay]
                 retained = [own[attribute] for attribute in RETAINED]
                 moved = walk(flat, own["identity"], retained, setting.top_k, setting.alpha, setting.steps)
-            crops = decoded(moved.reshape(clip.latents.shape), generator)
+            crops = decoded(moved.reshape(clip.latents.shape), own_generator)
             found = measured(originals, judged(composed(clip, crops), clip, judges), judges, limits)
             rows.append({"clip": name, **setting._asdict(), **found})
     table = pd.DataFrame(rows).astype({"top_k": "Int64"})
