@@ -15,7 +15,7 @@ from typing import NamedTuple
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
 MISSING = [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name)]
 
-# Two cards that are files and nothing else, for SLURM counts no card without one. More cores and memory than there are,
+# Two cards that compute nothing: SLURM counts no card without a device. More cores and memory than there are,
 # so that it's the cards that jobs wait for.
 CONFIGURATION = """
 ClusterName=peekaboo
@@ -111,8 +111,9 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     text = CONFIGURATION.format(host=host, user=user, controller=controller, node=node, folder=folder)
     (folder / "slurm.conf").write_text(text)
     (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu Type=pretend File={folder}/card[0-1]\n")
-    for number in range(2):
-        (folder / f"card{number}").touch()
+    # Any two devices will do: SLURM hands out their numbers.
+    for number, device in enumerate(("/dev/null", "/dev/zero")):
+        (folder / f"card{number}").symlink_to(device)
     (munge / "key").write_bytes(os.urandom(1024))
     (munge / "key").chmod(0o600)
     # The executor clears SLURM's variables before it starts a step, where a real cluster's configuration is in /etc.

@@ -94,7 +94,7 @@ def allocated(tmp_path_factory, settings, slurm):
     before = len(jobs(slurm))
     run = [sys.executable, "-m", "snakemake", "--snakefile", str(HOME / "Snakefile"), "--directory", str(folder)]
     command = shlex.join([*run, "--cores", "2", "--resources", "gpu=1", *settings])
-    asked = ["--partition=gpu", "--gpus=1", "--cpus-per-task=2", f"--output={folder}/snakemake.log"]
+    asked = ["--partition=gpu", "--gpus=1", "--time=60", "--cpus-per-task=2", f"--output={folder}/snakemake.log"]
     done = subprocess.run(["sbatch", "--parsable", "--wait", *asked, "--wrap", command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + (folder / "snakemake.log").read_text()
     return folder, done.stdout.strip(), len(jobs(slurm)) - before
