@@ -30,7 +30,7 @@ def home(tmp_path_factory):
     """A copy of the project with settings that take little time."""
     home = copy(tmp_path_factory.mktemp("project"))
     settings = yaml.safe_load((home / "config.yaml").read_text())
-    settings.update(clips="clips", device="cpu", methods=["pti_traversal", "blur"])
+    settings.update(clips="clips", methods=["pti_traversal", "blur"])
     settings["tune"]["epochs"] = 3
     settings["score"].update(samples=40, clip_samples=40)
     settings["traverse"]["steps"] = 500
@@ -66,8 +66,8 @@ def without_blur(whole, tmp_path_factory):
 def start(home, folder):
     """Start the command that is given again and again."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(home / "Snakefile"), "--cores", "2"]
-    # The copy's own code, whatever is edited meanwhile.
-    environment = os.environ | {"PYTHONPATH": str(home / "src")}
+    # The copy's own code, whatever is edited meanwhile; a card that is none, so that jobs share a worker on the CPU.
+    environment = os.environ | {"PYTHONPATH": str(home / "src"), "CUDA_VISIBLE_DEVICES": "GPU-none"}
     with open(folder / "output.txt", "w") as output:
         return psutil.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
