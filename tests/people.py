@@ -7,7 +7,8 @@ import pytest
 
 from peekaboo import media
 from peekaboo.faces import alignment, detection
-from peekaboo.judges.landmarks import MARGIN, REGION, Face, Mesh
+from peekaboo.judges.judge import Face
+from peekaboo.judges.landmarks import MARGIN, REGION, Mesh
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 # Where the people of a clip stay, as relative boxes.

@@ -6,7 +6,7 @@ from people import seen
 
 from peekaboo import metrics, models
 from peekaboo.judges import identity
-from peekaboo.judges.landmarks import Face
+from peekaboo.judges.judge import Face
 from peekaboo.nets.residual import FaceEmbedder
 
 NOWHERE = np.full((478, 3), np.nan), np.full((2, 3), np.nan)

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
 
 from peekaboo import metrics
-from peekaboo.judges import action_units, affect, crops, demographics, identity, landmarks, pose, weights
+from peekaboo.judges import action_units, affect, crops, demographics, identity, pose, weights
+from peekaboo.judges.judge import Face
 from peekaboo.models import pickles
 from peekaboo.nets import anycost, deca, emonet, irse
 from peekaboo.stages import measure
@@ -21,9 +22,7 @@ from peekaboo.stages import measure
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT.parent / "shared" / "models"
 CPU = torch.device("cpu")
-NOWHERE = landmarks.Face(
-    np.array([40, 30, 90, 100], np.float32), np.full((478, 3), np.nan), np.full((2, 3), np.nan), 64
-)
+NOWHERE = Face(np.array([40, 30, 90, 100], np.float32), np.full((478, 3), np.nan), np.full((2, 3), np.nan), 64)
 
 
 def downloaded(name: str) -> Path:

@@ -10,7 +10,8 @@ import torch
 
 from peekaboo import media, metrics, models, stagefile
 from peekaboo.faces import alignment, detection
-from peekaboo.judges.landmarks import Face, Mesh
+from peekaboo.judges.judge import Face
+from peekaboo.judges.landmarks import Mesh
 from peekaboo.nets.irse import ArcFace
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.stages import measure

@@ -9,7 +9,7 @@ from people import seen
 
 from peekaboo import gpu
 from peekaboo.judges import crops
-from peekaboo.judges.landmarks import aligned
+from peekaboo.judges.judge import aligned
 from peekaboo.nets.mobilefacenet import MobileFaceNet
 
 MODELS = Path(__file__).parents[2] / "shared" / "models"

@@ -7,7 +7,8 @@ from scipy.spatial.transform import Rotation
 
 from peekaboo import metrics
 from peekaboo.judges import pose
-from peekaboo.judges.landmarks import Face, Mesh
+from peekaboo.judges.judge import Face
+from peekaboo.judges.landmarks import Mesh
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peekaboo.judges.landmarks import Judge
+from peekaboo.judges.judge import Judge
 
 PASS, FAIL, NO_EVIDENCE = "pass", "fail", "no evidence"
 

@@ -9,7 +9,8 @@ import torch
 from peekaboo import models
 from peekaboo.judges import crops
 from peekaboo.judges.embedded import side_by_side
-from peekaboo.judges.landmarks import MARGIN, Face, central
+from peekaboo.judges.judge import Face
+from peekaboo.judges.landmarks import MARGIN, central
 
 REGION, BLENDSHAPES = 512, 52
 SMILE, JAW_OPEN, EYE_BLINK = ("mouthSmileLeft", "mouthSmileRight"), ("jawOpen",), ("eyeBlinkLeft", "eyeBlinkRight")

@@ -8,7 +8,7 @@ import torch
 from peekaboo import gpu
 from peekaboo.judges import crops
 from peekaboo.judges.embedded import CropJudge
-from peekaboo.judges.landmarks import Face
+from peekaboo.judges.judge import Face
 from peekaboo.nets import emonet, residual
 
 COLUMNS = tuple(

@@ -9,7 +9,7 @@ import torch
 from peekaboo import gpu, models
 from peekaboo.judges import crops, weights
 from peekaboo.judges.embedded import CropJudge, side_by_side
-from peekaboo.judges.landmarks import Face
+from peekaboo.judges.judge import Face
 from peekaboo.nets import anycost, residual
 
 COLUMNS = tuple(f"{value}_{clip}" for value in ("age", "sex") for clip in ("original", "anonymized"))

@@ -9,7 +9,7 @@ from torch import nn
 
 from peekaboo import models
 from peekaboo.judges import weights
-from peekaboo.judges.landmarks import Face, aligned
+from peekaboo.judges.judge import Face, aligned
 
 
 class CropJudge:

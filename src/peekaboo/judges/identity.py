@@ -10,7 +10,7 @@ import torch
 from peekaboo import gpu, metrics, models
 from peekaboo.judges import crops, weights
 from peekaboo.judges.embedded import CropJudge
-from peekaboo.judges.landmarks import Face
+from peekaboo.judges.judge import Face
 from peekaboo.nets import irse, mobilefacenet, residual
 
 CHIP = 150

@@ -5,17 +5,15 @@ yaw 0.99) than a perspective or an orthographic fit of x and y alone, and shakes
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from peekaboo import gpu, metrics, models
 from peekaboo.judges import crops, weights
+from peekaboo.judges.judge import Face
 from peekaboo.nets import deca
-
-if TYPE_CHECKING:
-    from peekaboo.judges.landmarks import Face
 
 ANGLES = ("yaw", "pitch", "roll")
 COLUMNS = (*(f"{angle}_{clip}" for clip in ("original", "anonymized") for angle in ANGLES), "pose_rmat")
@@ -147,7 +145,7 @@ class Deca(PoseJudge):
         self.network, self.device = weights.network(path, device, deca.CoarseEncoder), device
         self.sha256 = models.checksum(path)
 
-    def prepare(self, frame: np.ndarray, face: "Face") -> np.ndarray | None:
+    def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray | None:
         """Cut the square [224, 224, 3] uint8 around the landmarks, parallel to the frame; None where there are none."""
         box = crops.box68(face.landmarks)
         return None if box is None else crops.square(frame, box, DECA_MARGIN * crops.mean_side(box), deca.SIZE)
@@ -178,7 +176,7 @@ class FsaNet(PoseJudge):
         self.sessions = [weights.session(file, device, FSANET_SIDE) for file in files]
         self.sha256 = ",".join(models.checksum(file) for file in files)
 
-    def prepare(self, frame: np.ndarray, face: "Face") -> np.ndarray:
+    def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray:
         """Cut the square [64, 64, 3] uint8 RGB around the tracked box, parallel to the frame."""
         side = FSANET_MARGIN * float((face.box[2:] - face.box[:2]).max())
         return crops.square(frame, face.box, side, FSANET_SIDE)

@@ -20,7 +20,8 @@ from peekaboo import gpu, media, metrics, models, stagefile, verdict
 from peekaboo.faces import cover
 from peekaboo.judges import affect, demographics, pose
 from peekaboo.judges.identity import Embedded, Recogniser
-from peekaboo.judges.landmarks import Face, Judge, Mesh
+from peekaboo.judges.judge import Face, Judge
+from peekaboo.judges.landmarks import Mesh
 
 BATCH = 16
 # Batches whose tables are put together at a time: a table of few rows takes much more memory than its numbers.

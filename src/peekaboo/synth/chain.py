@@ -22,7 +22,8 @@ from peekaboo import gpu, media, metrics, models, stagefile
 from peekaboo.judges.affect import Affect
 from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
-from peekaboo.judges.landmarks import Face, Judge, Mesh
+from peekaboo.judges.judge import Face, Judge
+from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent.scorers import Scorer, fit, walk
 from peekaboo.stages import compose, report, score
 from peekaboo.stages.traverse import RETAINED
