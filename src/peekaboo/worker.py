@@ -66,8 +66,10 @@ def begin(card: str, lock: int, patience: float) -> socket.socket:
 def hand_over(connection: socket.socket, module: str, arguments: list[str]) -> int:
     """Have a worker run a module on this process's card, with this process's output; returns its exit status."""
     job = json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], module, *arguments]).encode()
-    socket.send_fds(connection, [job], [1, 2])
-    status = connection.recv(1)
+    status = b""
+    with contextlib.suppress(OSError):
+        socket.send_fds(connection, [job], [1, 2])
+        status = connection.recv(1)
     if not status:
         print(f"{module}: killed while it ran (out of memory?)", file=sys.stderr)
         return 1
@@ -82,6 +84,8 @@ def serve(where: bytes, connection: socket.socket, patience: float) -> NoReturn:
             work(connection, number)
             if (connection := next_job(where, patience)) is None:
                 break
+    except OSError:
+        traceback.print_exc()
     finally:
         os._exit(1)
 
