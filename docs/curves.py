@@ -30,6 +30,7 @@ if __name__ == "__main__":
     for number, phase in enumerate(RECIPE["generator"]["phases"]):
         pictures, psnr = curve(HOME / f"training/generator/phase{number}", "psnr_held_out", phase["batch"])
         name = f"first {phase['layers']} layers" if "layers" in phase else "all layers"
+        name += ", Muon" if phase.get("optimiser") == "muon" else ""
         axes[0].plot((seen + pictures) / 1000, psnr, marker="o", markersize=3, label=name)
         seen += phase["steps"] * phase["batch"]
     axes[0].set(title="generator", ylabel="PSNR on held-out identities, dB")

@@ -145,18 +145,37 @@ def test_pyramid_loss_is_blind_to_nothing_but_equality():
     assert train.pyramid_loss(images + 0.1, images).item() == pytest.approx(0.3, rel=1e-4)
 
 
+def test_muon_takes_steps_without_a_long_or_a_short_side(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Conv2d(8, 12, 3)
+    kernel, bias = net.weight.detach().clone(), net.bias.detach().clone()
+    run = train.Run(tmp_path, {"steps": 200, "learning_rate": 0.01, "optimiser": "muon"}, {"net": net}, ["net"])
+    pull = torch.randn_like(kernel)
+    next(iter(run))
+    run.descend((net.weight * pull).sum() + net.bias.sum())
+    step = (kernel - net.weight.detach()).view(12, -1)
+    u, _, vh = torch.linalg.svd(pull.view(12, -1), full_matrices=False)
+    # The orthogonal factor of the gradient, to what five iterations leave, at the first of a hundred steps of warm-up.
+    sides = (u.T @ step @ vh.T) / (0.01 / 100 * 0.2 * np.sqrt(72))
+    assert sides.diag().min() > 0.6 and sides.diag().max() < 1.3
+    assert (sides - sides.diag().diag()).abs().max() < 0.1
+    # Adam's first step is as long as its rate.
+    torch.testing.assert_close(bias - net.bias.detach(), torch.full([12], 1e-4), rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("stopped", [500, 700])
-def test_a_training_goes_on_from_its_checkpoint(tmp_path, stopped):
-    settings = {"steps": 1000, "learning_rate": 0.01}
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_a_training_goes_on_from_its_checkpoint(tmp_path, stopped, optimiser):
+    settings = {"steps": 1000, "learning_rate": 0.01, "optimiser": optimiser}
 
     def trained(folder, until):
         torch.manual_seed(0)
-        net = nn.Linear(3, 1)
+        net = nn.Linear(6, 5)
         run = train.Run(folder, settings, {"net": net}, ["net"])
         for step in run:
             if step == until:
                 break
-            x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+            x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
             run.descend((net(x).sum(1) - x.sum(1)).square().mean())
             if step % 100 == 0:
                 run.log(step, loss=1.0)

@@ -218,9 +218,20 @@ def moved(images: Tensor, mirrored: Tensor, generator: torch.Generator) -> Tenso
     return images.contiguous(memory_format=torch.channels_last)
 
 
+def is_wide(parameter: Tensor) -> bool:
+    """Whether a parameter mixes many values into many: a matrix or a kernel that is neither a bias nor reads a few
+    numbers off its input.
+    """
+    return parameter.ndim > 1 and min(len(parameter), parameter[0].numel()) > 4
+
+
 class Run:
-    """A training run of one or more modules: Adam with warm-up and cosine decay, a checkpoint to resume from, a
+    """A training run of one or more modules: an optimiser with warm-up and cosine decay, a checkpoint to resume from, a
     curve.
+
+    The optimiser is Adam; with `optimiser: muon` in the settings, weights that are matrices or kernels go by Muon
+    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) with steps as large as Adam's (Liu et al. 2025,
+    arXiv:2502.16982).
     """
 
     def __init__(
@@ -228,19 +239,29 @@ class Run:
     ) -> None:
         self.checkpoint, self.curve = folder / "checkpoint.pt", folder / "curve.jsonl"
         self.steps, self.modules = settings["steps"], modules
-        named = [(key, p) for name in trained for key, p in modules[name].named_parameters()]
+        named = [(key, p) for name in trained for key, p in modules[name].named_parameters() if p.requires_grad]
+        self.trained = [p for _, p in named]
+        muon = settings.get("optimiser") == "muon"
+        # That optimiser takes matrices alone, so that kernels go as matrices in the same memory.
+        self.matrices = {p: nn.Parameter(p.detach().view(len(p), -1)) for p in self.trained if muon and is_wide(p)}
         # Layers that turn latents into styles are stored at ten times the scale at which they act.
         styling = [p for key, p in named if key.startswith("mapping.") or ".affine." in key]
         others = [p for key, p in named if not key.startswith("mapping.") and ".affine." not in key]
         rate = settings["learning_rate"]
-        groups = [{"params": others, "rate": rate}, {"params": styling, "rate": rate * STYLING_RATE}]
-        self.optimiser = torch.optim.Adam([g for g in groups if g["params"]], lr=rate, betas=(0.9, 0.99))
+        rated = ((others, rate), (styling, rate * STYLING_RATE))
+        by_adam = [{"params": [p for p in some if p not in self.matrices], "rate": r} for some, r in rated]
+        by_muon = [{"params": [self.matrices[p] for p in some if p in self.matrices], "rate": r} for some, r in rated]
+        by_adam, by_muon = ([group for group in groups if group["params"]] for groups in (by_adam, by_muon))
+        self.optimisers = [torch.optim.Adam(by_adam, lr=rate, betas=(0.9, 0.99))]
+        if by_muon:
+            self.optimisers.append(torch.optim.Muon(by_muon, weight_decay=0, adjust_lr_fn="match_rms_adamw"))
         self.first = 0
         folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, "cpu", weights_only=True)
             self.first = state["step"]
-            self.optimiser.load_state_dict(state["optimiser"])
+            for optimiser, former in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(former)
             for name, module in modules.items():
                 module.load_state_dict(state[name])
 
@@ -249,7 +270,7 @@ class Run:
         steps = range(self.first, self.steps)
         for step in tqdm(steps, initial=self.first, total=self.steps, mininterval=10, disable=not leads()):
             warm = min(1, (step + 1) / 100)
-            for group in self.optimiser.param_groups:
+            for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
                 group["lr"] = group["rate"] * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / self.steps)) / 2)
             yield step
             if (step + 1) % 500 == 0 or step + 1 == self.steps:
@@ -261,14 +282,19 @@ class Run:
             return
         state = {name: module.state_dict() for name, module in self.modules.items()}
         with stagefile.replacing(self.checkpoint) as partial:
-            torch.save(state | {"step": step, "optimiser": self.optimiser.state_dict()}, partial)
+            optimisers = [optimiser.state_dict() for optimiser in self.optimisers]
+            torch.save(state | {"step": step, "optimisers": optimisers}, partial)
 
     def descend(self, loss: Tensor) -> None:
         """Take one optimiser step down the gradient of `loss`."""
-        self.optimiser.zero_grad(set_to_none=True)
+        for p in self.trained:
+            p.grad = None
         loss.backward()
-        average_gradients(p for group in self.optimiser.param_groups for p in group["params"])
-        self.optimiser.step()
+        average_gradients(self.trained)
+        for p, matrix in self.matrices.items():
+            matrix.grad = None if p.grad is None else p.grad.view_as(matrix)
+        for optimiser in self.optimisers:
+            optimiser.step()
 
     def log(self, step: int, **values: float) -> None:
         """Append one line to the curve."""
@@ -512,6 +538,8 @@ def train_generator(
         if layers < depth:
             channels = len(getattr(net.synthesis, net.synthesis.layer_names[layers - 1]).weight)
             to_rgb = nn.Conv2d(channels, 3, 1).to(renders.device)
+        # Latents that stay as they are keep what reads them, the encoder, of use.
+        net.mapping.requires_grad_(not phase.get("keep_mapping", False))
         modules = {"net": net, "averaged": averaged, "discriminator": discriminator, "to_rgb": to_rgb}
         run = Run(folder / f"phase{number}", phase, modules, ["net", "to_rgb"])
         critic = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.99))
