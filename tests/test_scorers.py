@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from peekaboo.latent.scorers import Scorer, direction, fit, walk
+from peekaboo.latent.scorers import Scorer, direction, fit, reach
 
 
 def scorers(rng, dimensions=40):
@@ -11,7 +11,7 @@ def scorers(rng, dimensions=40):
 
 
 @pytest.mark.parametrize("top_k", [0, 3, 12])
-def test_walk_equals_the_plain_loop_of_gradient_steps(top_k):
+def test_all_frames_go_where_the_plain_loop_of_gradient_steps_takes_the_one_that_gets_furthest(top_k):
     rng = np.random.default_rng(0)
     target, *retained = scorers(rng)
     latents = rng.normal(size=(5, 40)).astype(np.float32)
@@ -26,9 +26,18 @@ def test_walk_equals_the_plain_loop_of_gradient_steps(top_k):
         for gradient in gradients[1:]:
             mask.scatter_(1, gradient.abs().topk(top_k, dim=1).indices, 0)
         v = v - 0.75 * mask * gradients[0]
-    found = walk(latents, target, retained, top_k, alpha=-0.75, steps=300)
-    np.testing.assert_allclose(found, v.numpy(), atol=1e-4)
-    assert (target(found) < target(latents)).all()
+    moved = v.numpy() - latents
+    along = direction(target, retained, top_k)
+    distance = reach(target.logits(latents), target, along, alpha=-0.75, steps=300)
+    np.testing.assert_allclose(distance * along, moved[np.linalg.norm(moved, axis=1).argmax()], atol=1e-4)
+
+
+def test_a_frame_of_which_the_scorer_is_sure_is_not_left_behind():
+    target = Scorer(np.ones(4, np.float32), 0.0, 1.0)
+    logits = np.array([0.5, 40.0])
+    distance = reach(logits, target, target.weight, alpha=-0.75, steps=100)
+    assert distance == reach(logits[:1], target, target.weight, alpha=-0.75, steps=100) < -1
+    assert abs(reach(logits[1:], target, target.weight, alpha=-0.75, steps=100)) < 1e-6
 
 
 def test_direction_is_zero_where_a_retained_gradient_is_largest():

@@ -17,9 +17,13 @@ class Scorer:
     bias: float
     accuracy: float
 
+    def logits(self, latents: np.ndarray) -> np.ndarray:
+        """Logits `[B]` of flattened latents `[B, num_ws * w_dim]`, float64."""
+        return (latents @ self.weight + self.bias).astype(np.float64)
+
     def __call__(self, latents: np.ndarray) -> np.ndarray:
         """Probabilities `[B]` of flattened latents `[B, num_ws * w_dim]`."""
-        return expit(latents @ self.weight + self.bias)
+        return expit(self.logits(latents))
 
 
 def fit(latents: np.ndarray, labels: np.ndarray, weight_decay: float, seed: int, held_out: float = 0.2) -> Scorer:
@@ -66,18 +70,16 @@ def direction(target: Scorer, retained: list[Scorer], top_k: int) -> np.ndarray:
     return masked
 
 
-def walk(
-    latents: np.ndarray, target: Scorer, retained: list[Scorer], top_k: int, alpha: float, steps: int
-) -> np.ndarray:
-    """Take `steps` steps v <- v + alpha * m * grad f(v) from flattened latents `[B, D]`, all frames at once.
+def reach(logits: np.ndarray, target: Scorer, along: np.ndarray, alpha: float, steps: int) -> float:
+    """How far along the direction `along` [D] all frames of a track go, in `steps` steps v <- v + alpha * along *
+    f(v) (1 - f(v)).
 
-    The direction is constant, so only the distance along it is iterated: one scalar a frame, exact and as cheap as
-    one step.
+    `logits` [N] are those of the target's f in the frames. The direction is constant, so only the distance is iterated.
+    Frames differ in how far they get: where f is sure, its gradient vanishes, and such a frame would be left as it is.
+    So all go as far as the one that gets furthest.
     """
-    along = direction(target, retained, top_k)
-    logits = (latents @ target.weight + target.bias).astype(np.float64)
-    gain, distance = float(along @ target.weight), np.zeros(len(latents))
+    gain, distance = float(along @ target.weight), np.zeros(len(logits))
     for _ in range(steps):
         score = expit(logits + distance * gain)
         distance += alpha * score * (1 - score)
-    return (latents + distance[:, None] * along).astype(np.float32)
+    return float(distance[np.abs(distance).argmax()])

@@ -4,9 +4,10 @@ import argparse
 
 import h5py
 import numpy as np
+from scipy.special import expit
 
 from peekaboo import stagefile
-from peekaboo.latent.scorers import Scorer, walk
+from peekaboo.latent.scorers import Scorer, direction, reach
 
 RETAINED = ("emotion", "age", "sex")
 
@@ -23,15 +24,17 @@ def traverse_track(
     latents: h5py.Dataset, edited: h5py.Dataset, track: int, scorers: dict[str, Scorer], settings: argparse.Namespace
 ) -> tuple[float, float]:
     """Edit one track's latents; returns the mean identity score before and after."""
-    retained = [scorers[name] for name in RETAINED]
-    before, after = [], []
+    identity = scorers["identity"]
+    along = direction(identity, [scorers[name] for name in RETAINED], settings.top_k)
+    parts = stagefile.present_latents(latents, track, 256)
+    logits = np.concatenate([identity.logits(rows.reshape(len(rows), -1)) for _, rows in parts])
+    distance = reach(logits, identity, along, settings.alpha, settings.steps)
+    after = []
     for pairs, rows in stagefile.present_latents(latents, track, 256):
-        flat = rows.reshape(len(rows), -1)
-        moved = walk(flat, scorers["identity"], retained, settings.top_k, settings.alpha, settings.steps)
-        before.append(scorers["identity"](flat))
-        after.append(scorers["identity"](moved))
+        moved = rows.reshape(len(rows), -1) + np.float32(distance) * along
+        after.append(identity(moved))
         stagefile.scatter(edited, pairs, moved.reshape(rows.shape))
-    return float(np.concatenate(before).mean()), float(np.concatenate(after).mean())
+    return float(expit(logits).mean()), float(np.concatenate(after).mean())
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scorers", required=True, help="score's stage file")
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--top-k", type=int, default=400, help="largest components kept of each retained attribute")
+    parser.add_argument("--top-k", type=int, default=1500, help="largest components kept of each retained attribute")
     parser.add_argument("--output", required=True)
     parser.add_argument("--report", required=True)
     args = parser.parse_args(argv)

@@ -24,7 +24,7 @@ from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.judge import Face, Judge
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.scorers import Scorer, fit, walk
+from peekaboo.latent.scorers import Scorer, direction, fit, reach
 from peekaboo.stages import compose, report, score
 from peekaboo.stages.traverse import RETAINED
 
@@ -335,8 +335,8 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 # The sweep
 
 WEIGHT_DECAYS = (10.0, 100.0)
-TOP_KS = (100, 400, 1000)
-STEPS = (300, 1000, 3000, 10000)
+TOP_KS = (400, 1000, 1500, 2000)
+STEPS = (1000, 3000, 5000, 10000)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
 COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
@@ -559,8 +559,9 @@ def sweep(args: argparse.Namespace) -> None:
             moved = flat
             if setting is not start:
                 own = scorers[setting.weight_decay]
-                retained = [own[attribute] for attribute in RETAINED]
-                moved = walk(flat, own["identity"], retained, setting.top_k, setting.alpha, setting.steps)
+                target, retained = own["identity"], [own[attribute] for attribute in RETAINED]
+                along = direction(target, retained, setting.top_k)
+                moved = flat + reach(target.logits(flat), target, along, setting.alpha, setting.steps) * along
             crops = decoded(moved.reshape(clip.latents.shape), own_generator)
             found = measured(originals, judged(composed(clip, crops), clip, judges), judges, limits)
             rows.append({"clip": name, **setting._asdict(), **found})
