@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--threshold", type=float, default=0.71, help="cosine from which two faces count as one identity"
     )
-    parser.add_argument("--weight-decay", type=float, default=10.0)
+    parser.add_argument("--weight-decay", type=float, default=100.0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))

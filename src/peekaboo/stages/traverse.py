@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scorers", required=True, help="score's stage file")
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--top-k", type=int, default=1500, help="largest components kept of each retained attribute")
+    parser.add_argument("--top-k", type=int, default=400, help="largest components kept of each retained attribute")
     parser.add_argument("--output", required=True)
     parser.add_argument("--report", required=True)
     args = parser.parse_args(argv)
