@@ -155,7 +155,6 @@ def next_job(where: bytes, patience: float) -> socket.socket | None:
             connection, _ = door.accept()
         except TimeoutError:
             return None
-    connection.setblocking(True)
     if peer(connection) != os.getuid():
         return None
     connection.send(READY)
