@@ -1,7 +1,9 @@
 """Make docs/curves.png after `snakemake train_embedded`: what each network had learned after how many pictures."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,22 +26,33 @@ def curve(folder: Path, column: str, batch: int) -> tuple[np.ndarray, np.ndarray
     return batch * np.array(steps), np.array([found[step] for step in steps])
 
 
+def phases(network: str) -> Iterator[tuple[Path, dict[str, Any], int]]:
+    """Of each phase of a network's training: its folder, its settings, pictures seen before it."""
+    folder, settings, seen = HOME / "training" / network, RECIPE[network], 0
+    if "phases" not in settings:
+        yield folder, settings, 0
+        return
+    for number, phase in enumerate(settings["phases"]):
+        yield folder / f"phase{number}", phase, seen
+        seen += phase["steps"] * phase["batch"]
+
+
 if __name__ == "__main__":
     figure, axes = plt.subplots(1, 5, figsize=(15, 3), layout="constrained")
-    seen = 0
-    for number, phase in enumerate(RECIPE["generator"]["phases"]):
-        pictures, psnr = curve(HOME / f"training/generator/phase{number}", "psnr_held_out", phase["batch"])
+    for folder, phase, seen in phases("generator"):
+        pictures, psnr = curve(folder, "psnr_held_out", phase["batch"])
         name = f"first {phase['layers']} layers" if "layers" in phase else "all layers"
         name += ", Muon" if phase.get("optimiser") == "muon" else ""
+        name += ", mapping" if "mapping" in phase else ""
         axes[0].plot((seen + pictures) / 1000, psnr, marker="o", markersize=3, label=name)
-        seen += phase["steps"] * phase["batch"]
     axes[0].set(title="generator", ylabel="PSNR on held-out identities, dB")
-    axes[0].legend()
+    axes[0].legend(fontsize=7)
     for axis, (name, column) in zip(axes[1:], COLUMNS.items(), strict=True):
-        pictures, values = curve(HOME / "training" / name, column, RECIPE[name]["batch"])
-        # A step's own loss is noisy: every value with the four before it.
-        smooth = np.convolve(values, np.full(5, 0.2), "valid") if len(values) > 5 else values
-        axis.plot(pictures[-len(smooth) :] / 1000, smooth)
+        for folder, phase, seen in phases(name):
+            pictures, values = curve(folder, column, phase["batch"])
+            # A step's own loss is noisy: every value with the four before it.
+            smooth = np.convolve(values, np.full(5, 0.2), "valid") if len(values) > 5 else values
+            axis.plot((seen + pictures[-len(smooth) :]) / 1000, smooth)
         axis.set(title=name, ylabel="mean squared error" if column == "valence" else "loss", yscale="log")
     for axis in axes:
         axis.set_xlabel("thousand pictures seen")

@@ -44,7 +44,7 @@ TRAINED_BEFORE = {
     "perceptual": (),
     "affect": (),
     "identity": ("perceptual",),
-    "generator": ("perceptual",),
+    "generator": ("perceptual", "affect"),
     "encoder": ("perceptual", "generator"),
 }
 

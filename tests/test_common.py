@@ -673,9 +673,9 @@ def test_a_file_is_asked_for_where_there_is_one(tmp_path):
 
 def test_training_of_a_network_waits_for_those_it_reads():
     class Wildcards:
-        network = "encoder"
+        network = "generator"
 
-    before = {"perceptual": "training/perceptual.safetensors", "generator": "training/generator.safetensors"}
+    before = {"perceptual": "training/perceptual.safetensors", "affect": "training/affect.safetensors"}
     assert common.trained_before(Wildcards) == before
-    options = "--perceptual training/perceptual.safetensors --generator training/generator.safetensors"
+    options = "--perceptual training/perceptual.safetensors --affect training/affect.safetensors"
     assert common.before_options(Wildcards) == options

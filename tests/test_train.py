@@ -1,3 +1,4 @@
+import copy
 import json
 import subprocess
 import sys
@@ -73,6 +74,37 @@ def test_the_mapping_learns_what_the_parameters_mean(tmp_path):
     curve = [json.loads(line) for line in (tmp_path / "mapping" / "curve.jsonl").read_text().splitlines()]
     assert curve[1]["loss"] < 0.5 * curve[0]["loss"]
     assert curve[-1].keys() == {"step", "explained"}
+
+
+def test_the_mapping_learns_again_near_where_it_is(tmp_path):
+    write_renders(tmp_path / "renders.h5")
+    renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
+    torch.manual_seed(0)
+    net = Generator(N_PARAMETERS, 64, 16, mapping_kwargs={"lr_multiplier": 1}, num_layers=4, channel_base=64)
+    before = net.mapping(renders.draws)[:, 0].detach()
+    found = {}
+    for keep in (0, 10):
+        again = copy.deepcopy(net)
+        settings = {"steps": 150, "batch": 64, "learning_rate": 4e-3, "noise": 0.1, "keep": keep}
+        train.relearn_mapping(renders, settings, tmp_path / f"{keep}", again)
+        curve = [json.loads(line) for line in (tmp_path / f"{keep}" / "curve.jsonl").read_text().splitlines()]
+        assert curve[1]["loss"] < 0.7 * curve[0]["loss"]
+        moved = again.mapping(renders.draws)[:, 0].detach() - before
+        found[keep] = (moved / before.std(0)).square().mean().item()
+        np.testing.assert_allclose(curve[1]["moved"], found[keep], rtol=0.5)
+    assert 0 < found[10] < 0.1 * found[0]
+
+
+def test_descriptions_are_read_off_latents_as_if_these_were_noisy():
+    rng = torch.Generator().manual_seed(0)
+    latents, told = torch.randn(2000, 6, generator=rng), torch.randn(6, 3, generator=rng)
+    # The last entry says the same as the first, a hundred times more quietly.
+    latents = torch.cat([latents, latents[:, :1] / 100], 1)
+    readout = train.described(latents, latents[:, :6] @ told)
+    noisy = latents.repeat(50, 1) + 0.1 * torch.randn(100000, 7, generator=rng)
+    expected = np.linalg.lstsq(noisy.numpy(), (latents[:, :6] @ told).repeat(50, 1).numpy(), rcond=None)[0]
+    np.testing.assert_allclose(readout, expected, atol=0.01)
+    assert readout[6].abs().max() < 0.05
 
 
 def test_processes_share_a_batch_and_descend_as_one(tmp_path):

@@ -64,6 +64,14 @@ def inner_face(images: Tensor, size: int, inner: int) -> Tensor:
     return resized(images, size)[..., top : top + inner, left : left + inner]
 
 
+def feature_distances(trunk: ResidualTrunk, first: Tensor, second: Tensor) -> Tensor:
+    """Compare images `[B, C, S, S]` as LPIPS does (Zhang et al. 2018): squared differences of channel-normalised
+    features, summed over channels, averaged over places; `[B]` for every block.
+    """
+    pairs = zip(trunk(first), trunk(second), strict=True)
+    return torch.stack([(F.normalize(a) - F.normalize(b)).square().sum(1).mean([1, 2]) for a, b in pairs])
+
+
 class Head(nn.Module):
     """Shrink the last feature map's channels, flatten, one linear layer."""
 
@@ -135,15 +143,20 @@ class FaceAttributes(nn.Module):
         return self.read(self.features(images))
 
     def labels(self, images: Tensor) -> dict[str, Tensor]:
-        """What the scorers are taught about RGB images `[B, 3, S, S]` in [-1, 1]: valence as emotion, age and sex,
-        `[B]` each.
+        """What a walk is to leave alone, as RGB images `[B, 3, S, S]` in [-1, 1] show it: valence as emotion, arousal,
+        age and sex, `[B]` each.
         """
         found = self(images)
-        return {"emotion": found["valence"], "age": found["age"], "sex": found["sex"]}
+        return {"emotion": found["valence"], **{name: found[name] for name in ("arousal", "age", "sex")}}
 
     def features(self, images: Tensor) -> Tensor:
         """Map RGB images `[B, 3, S, S]` in [-1, 1] to the last feature map."""
         return self.trunk(inner_face(images, self.size, self.inner))[-1]
+
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        """Distance `[B]` of what the faces in FFHQ-aligned images `[B, 3, S, S]` in [-1, 1] show."""
+        faces = (inner_face(images, self.size, self.inner) for images in (first, second))
+        return feature_distances(self.trunk, *faces).mean(0)
 
     def read(self, features: Tensor) -> dict[str, Tensor]:
         """Read the last feature map, see `forward`."""
@@ -175,16 +188,11 @@ class PerceptualFeatures(nn.Module):
     def distance(self, first: Tensor, second: Tensor) -> Tensor:
         """Perceptual distance `[B]` of FFHQ-aligned images `[B, 3, S, S]` in [-1, 1].
 
-        Squared difference of channel-normalised features, summed over channels, averaged over places and blocks; of
-        the whole pictures and, where they are larger than the network's, of the inner face in full resolution too.
+        Mean over blocks of the whole pictures' distances and, where they are larger than the network's, of the inner
+        faces' in full resolution too.
         """
         side = first.shape[-1]
         views = [(resized(first, self.size), resized(second, self.size))]
         if side > self.size:
             views.append(tuple(inner_face(images, side, round(INNER * side)) for images in (first, second)))
-        terms = [
-            (F.normalize(a) - F.normalize(b)).square().sum(1).mean([1, 2])
-            for pair in views
-            for a, b in zip(*(self.trunk(images) for images in pair), strict=True)
-        ]
-        return torch.stack(terms).mean(0)
+        return torch.cat([feature_distances(self.trunk, *pair) for pair in views]).mean(0)

@@ -5,6 +5,7 @@ The parameters that a head was rendered from are the generator's z, so that it l
 """
 
 import argparse
+import copy
 import functools
 import itertools
 import json
@@ -35,6 +36,7 @@ from peekaboo.nets.residual import (
     resized,
 )
 from peekaboo.nets.stylegan3 import Generator
+from peekaboo.optimiser import Optimiser
 from peekaboo.synth import capture, head, render
 
 # Learning rate of the mapping and style layers, as a multiple of the others': at 1, regression stalls in blurs.
@@ -218,20 +220,9 @@ def moved(images: Tensor, mirrored: Tensor, generator: torch.Generator) -> Tenso
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def is_wide(parameter: Tensor) -> bool:
-    """Whether a parameter mixes many values into many: a matrix or a kernel that is neither a bias nor reads a few
-    numbers off its input.
-    """
-    return parameter.ndim > 1 and min(len(parameter), parameter[0].numel()) > 4
-
-
 class Run:
     """A training run of one or more modules: an optimiser with warm-up and cosine decay, a checkpoint to resume from, a
-    curve.
-
-    The optimiser is Adam; with `optimiser: muon` in the settings, weights that are matrices or kernels go by Muon
-    (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) with steps as large as Adam's (Liu et al. 2025,
-    arXiv:2502.16982).
+    curve. The optimiser is Adam, or with `optimiser: muon` in the settings Muon.
     """
 
     def __init__(
@@ -240,28 +231,18 @@ class Run:
         self.checkpoint, self.curve = folder / "checkpoint.pt", folder / "curve.jsonl"
         self.steps, self.modules = settings["steps"], modules
         named = [(key, p) for name in trained for key, p in modules[name].named_parameters() if p.requires_grad]
-        self.trained = [p for _, p in named]
-        muon = settings.get("optimiser") == "muon"
-        # That optimiser takes matrices alone, so that kernels go as matrices in the same memory.
-        self.matrices = {p: nn.Parameter(p.detach().view(len(p), -1)) for p in self.trained if muon and is_wide(p)}
         # Layers that turn latents into styles are stored at ten times the scale at which they act.
         styling = [p for key, p in named if key.startswith("mapping.") or ".affine." in key]
         others = [p for key, p in named if not key.startswith("mapping.") and ".affine." not in key]
         rate = settings["learning_rate"]
         rated = ((others, rate), (styling, rate * STYLING_RATE))
-        by_adam = [{"params": [p for p in some if p not in self.matrices], "rate": r} for some, r in rated]
-        by_muon = [{"params": [self.matrices[p] for p in some if p in self.matrices], "rate": r} for some, r in rated]
-        by_adam, by_muon = ([group for group in groups if group["params"]] for groups in (by_adam, by_muon))
-        self.optimisers = [torch.optim.Adam(by_adam, lr=rate, betas=(0.9, 0.99))]
-        if by_muon:
-            self.optimisers.append(torch.optim.Muon(by_muon, weight_decay=0, adjust_lr_fn="match_rms_adamw"))
+        self.optimiser = Optimiser(rated, muon=settings.get("optimiser") == "muon")
         self.first = 0
         folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, "cpu", weights_only=True)
             self.first = state["step"]
-            for optimiser, former in zip(self.optimisers, state["optimisers"], strict=True):
-                optimiser.load_state_dict(former)
+            self.optimiser.load_state_dict(state["optimisers"])
             for name, module in modules.items():
                 module.load_state_dict(state[name])
 
@@ -270,8 +251,7 @@ class Run:
         steps = range(self.first, self.steps)
         for step in tqdm(steps, initial=self.first, total=self.steps, mininterval=10, disable=not leads()):
             warm = min(1, (step + 1) / 100)
-            for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-                group["lr"] = group["rate"] * warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / self.steps)) / 2)
+            self.optimiser.scale(warm * (0.02 + 0.98 * (1 + math.cos(math.pi * step / self.steps)) / 2))
             yield step
             if (step + 1) % 500 == 0 or step + 1 == self.steps:
                 self.save(step + 1)
@@ -282,19 +262,14 @@ class Run:
             return
         state = {name: module.state_dict() for name, module in self.modules.items()}
         with stagefile.replacing(self.checkpoint) as partial:
-            optimisers = [optimiser.state_dict() for optimiser in self.optimisers]
-            torch.save(state | {"step": step, "optimisers": optimisers}, partial)
+            torch.save(state | {"step": step, "optimisers": self.optimiser.state_dict()}, partial)
 
     def descend(self, loss: Tensor) -> None:
         """Take one optimiser step down the gradient of `loss`."""
-        for p in self.trained:
-            p.grad = None
+        self.optimiser.zero_grad()
         loss.backward()
-        average_gradients(self.trained)
-        for p, matrix in self.matrices.items():
-            matrix.grad = None if p.grad is None else p.grad.view_as(matrix)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        average_gradients(self.optimiser.parameters)
+        self.optimiser.step()
 
     def log(self, step: int, **values: float) -> None:
         """Append one line to the curve."""
@@ -511,21 +486,51 @@ def learn_mapping(renders: Renders, settings: dict[str, Any], folder: Path, net:
     run.log(run.steps, explained=1 - F.mse_loss(found, renders.description[held]))
 
 
+def relearn_mapping(renders: Renders, settings: dict[str, Any], folder: Path, net: Generator) -> None:
+    """Teach the mapping again what the picture of z shows, near where it is, so that what draws from w still can.
+
+    Noise of a share of each entry's spread is added to what is read, so that nothing is said too quietly to be heard.
+    """
+    old, mapping = copy.deepcopy(net.mapping).requires_grad_(False), net.mapping.requires_grad_(True)
+    with torch.no_grad():
+        spread, mean = torch.std_mean(old(renders.draws[:10000])[:, 0], 0)
+    readout = nn.Linear(net.w_dim, renders.drawn_description.shape[1]).to(renders.device)
+    run = Run(folder, settings, {"net": nn.ModuleDict({"latents": mapping, "readout": readout})}, ["net"])
+    for step in run:
+        generator = torch.Generator().manual_seed(step)
+        z = renders.draws[indices := share(torch.randint(len(renders.draws), [settings["batch"]], generator=generator))]
+        w, before = mapping(z)[:, 0], old(z)[:, 0]
+        seen = (w - mean) / spread
+        noise = settings["noise"] * torch.randn(seen.shape, generator=generator).to(seen)
+        loss = F.mse_loss(readout(seen + noise), renders.drawn_description[indices])
+        moved = ((w - before) / spread).square().mean()
+        run.descend(loss + settings["keep"] * moved)
+        if step % 100 == 0:
+            run.log(step, loss=loss, moved=moved)
+    held = renders.held()
+    with torch.no_grad():
+        found = readout((mapping(renders.parameters[held])[:, 0] - mean) / spread)
+    run.log(run.steps, explained=1 - F.mse_loss(found, renders.description[held]))
+
+
 def train_generator(
-    renders: Renders, settings: dict[str, Any], folder: Path, perceptual: nn.Module, export: Callable[..., None]
+    renders: Renders,
+    settings: dict[str, Any],
+    folder: Path,
+    perceptual: nn.Module,
+    affect: nn.Module,
+    export: Callable[..., None],
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Regress pictures from the parameters they were rendered from; a discriminator joins for sharpness.
 
     First the mapping learns what the parameters mean. Then the first layers learn head, pose and light at a low
-    resolution, at a fraction of the cost, before the others join (as Karras et al. 2018 grow their generators).
+    resolution, at a fraction of the cost, before the others join (as Karras et al. 2018 grow their generators). What
+    the mapping forgets on the way it learns again before a phase that has settings for it.
     """
     constructor = settings["network"] | {"z_dim": renders.parameters.shape[1]}
-    net, averaged, discriminator = (
-        module.to(renders.device) for module in (Generator(**constructor), Generator(**constructor), Discriminator())
-    )
+    net, discriminator = Generator(**constructor).to(renders.device), Discriminator().to(renders.device)
     learn_mapping(renders, settings["mapping"], folder / "mapping", net)
-    averaged.load_state_dict(net.state_dict())
-    averaged.eval().requires_grad_(False)
+    averaged = copy.deepcopy(net).eval().requires_grad_(False)
     depth, dtype = len(net.synthesis.layer_names), gpu.precision(renders.device)
     held = renders.held(200)
 
@@ -534,6 +539,10 @@ def train_generator(
 
     for number, phase in enumerate(settings["phases"]):
         layers = phase.get("layers", depth)
+        if "mapping" in phase:
+            net.load_state_dict(averaged.state_dict())
+            relearn_mapping(renders, phase["mapping"], folder / f"phase{number}" / "mapping", net)
+            averaged.mapping.load_state_dict(net.mapping.state_dict())
         to_rgb = nn.Identity()
         if layers < depth:
             channels = len(getattr(net.synthesis, net.synthesis.layer_names[layers - 1]).weight)
@@ -553,7 +562,8 @@ def train_generator(
             with halved(renders.device):
                 # Below its own resolution the network has seen no faces.
                 features = perceptual.distance(found, wanted).mean() if side >= perceptual.size else 0
-            loss = pixels + settings["perceptual_weight"] * features
+                expressions = affect.distance(found, wanted).mean() if phase.get("affect_weight") else 0
+            loss = pixels + settings["perceptual_weight"] * features + phase.get("affect_weight", 0) * expressions
             if step >= phase.get("adversarial_from", 1) * phase["steps"]:
                 critic.zero_grad(set_to_none=True)
                 scores = discriminator(torch.cat([wanted, found.detach()]))
@@ -568,7 +578,7 @@ def train_generator(
                 for old, new in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
                     old.lerp_(new, 1 - beta) if old.is_floating_point() else old.copy_(new)
             if step % 50 == 0:
-                run.log(step, loss=loss, pixels=pixels, perceptual=features)
+                run.log(step, loss=loss, pixels=pixels, perceptual=features, affect=expressions)
             if (step + 1) % 500 == 0 or step + 1 == run.steps:
                 with torch.no_grad():
                     z = torch.randn(10000, net.z_dim, generator=torch.Generator().manual_seed(0)).to(renders.device)
@@ -579,57 +589,73 @@ def train_generator(
     return averaged, constructor
 
 
+def described(latents: Tensor, description: Tensor, noise: float = 0.1) -> Tensor:
+    """The linear map `[w_dim, outputs]` that reads descriptions `[N, outputs]` off standardised latents `[N, w_dim]`.
+
+    By ridge regression: as if each latent were seen with noise of that deviation.
+    """
+    ridge = len(latents) * noise**2 * torch.eye(latents.shape[1]).to(latents)
+    return torch.linalg.solve(latents.T @ latents + ridge, latents.T @ description)
+
+
 def train_encoder(
     renders: Renders, settings: dict[str, Any], folder: Path, generator: Generator, perceptual: nn.Module
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Learn the residual updates of ReStyle: each pass sees the frame and what the passes before made of it.
 
-    The latents of a render are known (the mapping of its parameters), so that every pass has them as its target; in
-    the last part of the run pictures are compared too.
+    The latents of a render are known (the mapping of its parameters), so that every pass has them as its target, as
+    they are and by what a linear layer reads off them; in the last part of a phase pictures are compared too.
     """
     constructor = settings["network"] | {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
     net = RestyleEncoder(**constructor).to(renders.device)
-    run = Run(folder, settings, {"net": net}, ["net"])
     dtype = gpu.precision(renders.device)
     with torch.no_grad():
         average = generator.mapping.w_avg.expand(1, generator.num_ws, -1)
         average_image = generator.synthesis(average).clamp(-1, 1)
-        spread = generator.mapping(renders.parameters[:10000])[:, 0].std(0)
+        latents = generator.mapping(renders.draws[:10000])[:, 0]
+        spread, mean = torch.std_mean(latents, 0)
+        readout = described(latents.sub(mean) / spread, renders.drawn_description[:10000])
 
     def latent_loss(codes: Tensor, wanted: Tensor) -> Tensor:
-        return ((codes - wanted) / spread).square().mean()
+        off = (codes - wanted) / spread
+        return off.square().mean() + settings["description_weight"] * (off @ readout).square().mean()
 
-    for step in run:
-        indices = renders.batch(step, settings["batch"])
-        images = renders.photograph(indices, torch.Generator().manual_seed(step))
-        with torch.no_grad():
-            wanted = generator.mapping(renders.parameters[indices])
-        shown, codes, losses = average_image.expand_as(images), average, []
-        # Drawing what a pass made is the dear part: early steps have one pass, later ones end after one, two or three
-        # in turn; late in the run the last pass of a step is drawn too, and its picture compared.
-        last = step % settings["passes"] if step >= settings["repeat_from"] * settings["steps"] else 0
-        compare = step >= settings["compare_from"] * settings["steps"]
-        for i in range(last + 1):
-            with halved(renders.device):
-                residual = net(torch.cat([images, shown], 1))
-            codes = residual.float() + codes.detach()
-            losses.append(latent_loss(codes, wanted))
-            if i < last:
-                with torch.no_grad():
-                    shown = generator.synthesis(codes, dtype).clamp(-1, 1)
-            elif compare:
-                drawn = generator.synthesis(codes, dtype)
+    past = 0  # steps of earlier phases, so that each phase sees pictures of its own
+    for number, phase in enumerate(settings["phases"]):
+        net.train()
+        run = Run(folder / f"phase{number}", phase, {"net": net}, ["net"])
+        for step in run:
+            indices = renders.batch(past + step, phase["batch"])
+            images = renders.photograph(indices, torch.Generator().manual_seed(past + step))
+            with torch.no_grad():
+                wanted = generator.mapping(renders.parameters[indices])
+            shown, codes, losses = average_image.expand_as(images), average, []
+            # Drawing what a pass made is the dear part: early steps have one pass, later ones end after one, two or
+            # three in turn; late in a phase the last pass of a step is drawn too, and its picture compared.
+            last = step % settings["passes"] if step >= phase["repeat_from"] * phase["steps"] else 0
+            compare = step >= phase["compare_from"] * phase["steps"]
+            for i in range(last + 1):
                 with halved(renders.device):
-                    features = perceptual.distance(drawn, images).mean()
-                losses.append(F.mse_loss(drawn, images) + 0.5 * features)
-        run.descend(torch.stack(losses).sum())
-        if step % 20 == 0:
-            run.log(step, **{f"loss_{i}": value for i, value in enumerate(losses)})
-    net.eval()
-    held = renders.held(200)
-    with torch.no_grad():
-        codes = restyle.invert(renders.picture(held), net, generator, settings["passes"])
-        run.log(run.steps, psnr_held_out=psnr(generator.synthesis(codes), renders.picture(held)))
+                    residual = net(torch.cat([images, shown], 1))
+                codes = residual.float() + codes.detach()
+                losses.append(latent_loss(codes, wanted))
+                if i < last:
+                    with torch.no_grad():
+                        shown = generator.synthesis(codes, dtype).clamp(-1, 1)
+                elif compare:
+                    drawn = generator.synthesis(codes, dtype)
+                    with halved(renders.device):
+                        features = perceptual.distance(drawn, images).mean()
+                    losses.append(F.mse_loss(drawn, images) + 0.5 * features)
+            run.descend(torch.stack(losses).sum())
+            if step % 20 == 0:
+                run.log(step, **{f"loss_{i}": value for i, value in enumerate(losses)})
+        past += phase["steps"]
+        net.eval()
+        held = renders.held(200)
+        with torch.no_grad():
+            codes = restyle.invert(renders.picture(held), net, generator, settings["passes"])
+            run.log(run.steps, psnr_held_out=psnr(generator.synthesis(codes), renders.picture(held)))
     return net, constructor
 
 
@@ -646,6 +672,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--perceptual", help="weights that generator and encoder compare by, and that identity starts from"
     )
+    parser.add_argument("--affect", help="weights that the generator compares by beside them")
     parser.add_argument("--generator", help="weights that stage encoder inverts")
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoint and curve")
     parser.add_argument("--output", required=True)
@@ -670,7 +697,8 @@ def main(argv: list[str] | None = None) -> None:
 
     common = (Renders(arguments.renders, device), recipe[arguments.stage], arguments.checkpoints)
     if arguments.stage == "generator":
-        trained = train_generator(*common, models.load(arguments.perceptual, device), export)
+        used = (models.load(path, device) for path in (arguments.perceptual, arguments.affect))
+        trained = train_generator(*common, *used, export)
     elif arguments.stage == "identity":
         trained = train_identity(*common, models.load(arguments.perceptual, device))
     elif arguments.stage == "encoder":
