@@ -227,10 +227,12 @@ def test_scorers_are_those_of_the_score_stage(tmp_path):
         ]
     )
     settings = argparse.Namespace(batch=16, **{name.replace("-", "_"): value for name, value in options.items()})
-    found = chain.fitted(tmp_path, 1, generator, identity, affect, settings)
+    found, readings = chain.fitted(tmp_path, 1, generator, identity, affect, settings)
     assert set(found) == {*chain.WEIGHT_DECAYS, 2.0}
     with stagefile.read(tmp_path / "score.h5") as file:
-        expected = traverse.read_scorers(file["track_001"])
+        expected, read = traverse.read_scorers(file["track_001"])
+    assert readings.names == read.names == ("emotion", "arousal", "age", "sex")
+    np.testing.assert_allclose(readings.gradients, read.gradients, rtol=1e-3, atol=1e-5)
     for name, scorer in expected.items():
         # Batches of another size round otherwise.
         np.testing.assert_allclose(found[2.0][name].weight, scorer.weight, rtol=1e-4, atol=1e-6)

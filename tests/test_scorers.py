@@ -3,7 +3,9 @@ import pytest
 import torch
 from scipy.special import expit
 
-from peekaboo.latent.scorers import Scorer, direction, fit, reach
+from peekaboo.latent.scorers import Readings, Scorer, amplified, direction, fit, fit_readings, reach, steady
+
+NONE = Readings((), np.empty((0, 40), np.float32), np.empty((0, 40), np.float32))
 
 
 def scorers(rng, dimensions=40):
@@ -27,7 +29,7 @@ def test_all_frames_go_where_the_plain_loop_of_gradient_steps_takes_the_one_that
             mask.scatter_(1, gradient.abs().topk(top_k, dim=1).indices, 0)
         v = v - 0.75 * mask * gradients[0]
     moved = v.numpy() - latents
-    along = direction(target, retained, top_k)
+    along = direction(target, retained, top_k, NONE)
     distance = reach(target.logits(latents), target, along, alpha=-0.75, steps=300)
     np.testing.assert_allclose(distance * along, moved[np.linalg.norm(moved, axis=1).argmax()], atol=1e-4)
 
@@ -44,7 +46,83 @@ def test_direction_is_zero_where_a_retained_gradient_is_largest():
     target = Scorer(np.ones(6, np.float32), 0.0, 1.0)
     first = Scorer(np.array([9, 0, 0, 0, -8, 1], np.float32), 0.0, 1.0)
     second = Scorer(np.array([0, 7, 0, 0, 0, -6], np.float32), 0.0, 1.0)
-    assert direction(target, [first, second], 2).tolist() == [0, 0, 1, 1, 0, 0]
+    none = Readings((), np.empty((0, 6)), np.empty((0, 6)))
+    assert direction(target, [first, second], 2, none).tolist() == [0, 0, 1, 1, 0, 0]
+
+
+def test_the_walk_leaves_alone_what_changes_within_the_clip():
+    # Of eight axes, two tell the infant from others; the clip's frames move along the second of these and a third.
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(240, 8)).astype(np.float32)
+    latents[:120, :2] += 4
+    latents[:120, 3:] = 0.5
+    latents[:120, 0] = 4
+    labels = np.arange(240) < 120
+    plain, blind = (fit(each, labels, 1.0, 0) for each in (latents, steady(latents, 120)))
+    assert abs(plain.weight[1]) > 0.1
+    assert np.abs(blind.weight[[1, 2]]).max() < 1e-4 < 0.1 < blind.weight[0]
+    np.testing.assert_allclose(blind.logits(latents), blind.logits(steady(latents, 120)), atol=1e-4)
+    # One frame says nothing of what changes.
+    np.testing.assert_array_equal(steady(latents, 1), latents)
+
+
+def faces(rng, count=400):
+    """Latents of 60 entries that 12 hidden ones make, and two readings of these."""
+    hidden = rng.normal(size=(count, 12))
+    latents = (hidden @ np.random.default_rng(5).normal(size=(12, 60))).astype(np.float32)
+    return latents, {"yaw": 3 * hidden[:, 0] + 9, "age": hidden[:, 1] - hidden[:, 2]}
+
+
+def test_a_walk_that_is_clear_of_readings_leaves_them_as_they_are():
+    rng = np.random.default_rng(2)
+    latents, values = faces(rng)
+    readings = fit_readings(latents, values, ridge=1e-4)
+    assert readings.names == ("yaw", "age")
+    fresh, told = faces(rng, 1000)
+    # The gradients are those of the standardised readings.
+    for gradient, name in zip(readings.gradients, readings.names, strict=True):
+        assert np.corrcoef(fresh @ gradient, told[name])[0, 1] > 0.999
+        np.testing.assert_allclose(np.std(fresh @ gradient), 1, atol=0.1)
+    moves = fresh[:50] - fresh[50:100]
+    cleared = readings.clear(moves)
+    before, after = (np.abs(each @ readings.gradients.T).max() for each in (moves, cleared))
+    assert after < 1e-4 * before
+    # What is taken is made of the same 12 hidden entries: latents stay among those that the generator knows.
+    basis = np.linalg.svd(latents, full_matrices=False)[2][:12]
+    np.testing.assert_allclose(cleared @ basis.T @ basis, cleared, atol=1e-3)
+    assert np.linalg.norm(cleared) > 0.7 * np.linalg.norm(moves)
+    # Clear of one reading alone, the other changes as before.
+    yaw = readings.only(("yaw", "roll"))
+    assert yaw.names == ("yaw",)
+    assert np.abs(yaw.clear(moves) @ readings.gradients[0]).max() < 1e-4 * before
+
+
+def test_readings_that_are_missing_or_alike_are_left_out():
+    latents, values = faces(np.random.default_rng(3))
+    gaps = values["age"].copy()
+    gaps[::3] = np.nan
+    unseen = np.where(np.arange(len(gaps)) < 100, gaps, np.nan)
+    found = fit_readings(latents, {"yaw": values["yaw"], "age": gaps, "pitch": unseen, "sex": np.ones(len(gaps))})
+    assert found.names == ("yaw", "age")
+    kept = np.isfinite(gaps)
+    same = fit_readings(latents[kept], {"yaw": values["yaw"][kept], "age": gaps[kept]})
+    np.testing.assert_allclose(found.gradients, same.gradients, rtol=1e-5)
+    none = fit_readings(latents, {"pitch": unseen})
+    assert none.names == () and none.gradients.shape == (0, 60)
+    np.testing.assert_array_equal(none.clear(latents), latents)
+
+
+def test_what_sets_frames_apart_is_amplified_but_for_the_pose():
+    latents, values = faces(np.random.default_rng(4))
+    pose = fit_readings(latents, {"yaw": values["yaw"]}, ridge=1e-4)
+    mean = latents.mean(0)
+    louder = amplified(latents, mean, 1.5, pose)
+    gradient = pose.gradients[0]
+    np.testing.assert_allclose(louder @ gradient, latents @ gradient, atol=1e-3)
+    np.testing.assert_allclose(louder.mean(0), mean, atol=1e-3)
+    age = fit_readings(latents, {"age": values["age"]}, ridge=1e-4).gradients[0]
+    np.testing.assert_allclose(np.std(louder @ age) / np.std(latents @ age), 1.5, atol=0.02)
+    np.testing.assert_array_equal(amplified(latents, mean, 1.0, pose), latents)
 
 
 def test_fit_recovers_the_logistic_model_that_made_the_labels():

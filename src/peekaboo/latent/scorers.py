@@ -8,6 +8,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+# What the walk leaves to emotion, age and sex by their scorers, and to these and the pose by what is read off latents.
+RETAINED = ("emotion", "age", "sex")
+POSE = ("yaw", "pitch")  # a crop shows no roll
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -57,9 +61,67 @@ def fit(latents: np.ndarray, labels: np.ndarray, weight_decay: float, seed: int,
     return Scorer(weight, bias, float(accuracy))
 
 
-def direction(target: Scorer, retained: list[Scorer], top_k: int) -> np.ndarray:
+def steady(latents: np.ndarray, own: int, share: float = 0.9) -> np.ndarray:
+    """Take out of flattened latents `[M, D]` what varies most among the first `own` of them, those of a clip's frames:
+    the principal components that make up a `share` of their variance.
+
+    Pose, gaze and expression change within a clip, its identity does not: a scorer fitted to what is left can't tell
+    the infant from others by them, and a walk along its gradient leaves them alone. The rest of the variance is the
+    encoder's uncertainty, in which there is identity too.
+    """
+    moves = latents[:own] - latents[:own].mean(0)
+    _, spread, axes = np.linalg.svd(moves, full_matrices=False)
+    explained = np.cumsum(spread**2)
+    axes = axes[: np.searchsorted(explained, share * explained[-1]) + 1] if explained[-1] else axes[:0]
+    return latents - latents @ axes.T @ axes
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What judges read off pictures, as linear functions of the flattened latents that draw them."""
+
+    names: tuple[str, ...]
+    gradients: np.ndarray  # [k, D] float32, of the standardised readings
+    shifts: np.ndarray  # [k, D] float32, how latents differ where a reading does: their covariance times the gradients
+
+    def only(self, names: tuple[str, ...]) -> "Readings":
+        """Those of some names, as far as they were read."""
+        rows = [self.names.index(name) for name in names if name in self.names]
+        return Readings(tuple(self.names[row] for row in rows), self.gradients[rows], self.shifts[rows])
+
+    def clear(self, moves: np.ndarray) -> np.ndarray:
+        """Moves `[..., D]` of latents without what would change the readings.
+
+        It is undone by the moves that commonly go with such changes, the shifts, so that latents stay what the
+        generator has seen; for one reading and latents of unit covariance this is the conditional manipulation of
+        InterFaceGAN (Shen et al. 2020, arXiv:2005.09635).
+        """
+        amounts = (moves @ self.gradients.T) @ np.linalg.pinv(self.shifts @ self.gradients.T, rcond=1e-4)
+        return (moves - amounts @ self.shifts).astype(np.float32)
+
+
+def fit_readings(latents: np.ndarray, values: dict[str, np.ndarray], ridge: float = 0.1) -> Readings:
+    """Fit flattened latents `[M, D]` to readings `[M]` by name, by ridge regression.
+
+    `ridge` is the penalty as a share of the latents' mean square length. Where a reading is NaN, none of that latent is
+    used; readings of which there are fewer than half, or that do not vary, are left out.
+    """
+    names = tuple(name for name, v in values.items() if np.isfinite(v).mean() >= 0.5 and np.nanstd(v) > 1e-6)
+    table = np.stack([values[name] for name in names], 1) if names else np.empty((len(latents), 0))
+    known = np.isfinite(table).all(1)
+    x, y = latents[known].astype(np.float64), table[known]
+    x, y = x - x.mean(0), (y - y.mean(0)) / y.std(0)
+    # There are fewer latents than entries, so the dual form is the smaller one.
+    gram = x @ x.T
+    gram[np.diag_indices(len(gram))] += ridge * np.trace(gram) / max(1, len(gram))
+    gradients = x.T @ np.linalg.solve(gram, y)
+    shifts = x.T @ (x @ gradients) / max(1, len(x))
+    return Readings(names, gradients.T.astype(np.float32), shifts.T.astype(np.float32))
+
+
+def direction(target: Scorer, retained: list[Scorer], top_k: int, readings: Readings) -> np.ndarray:
     """The target's weight `[D]` with zeros where any retained scorer has one of its `top_k` largest gradient
-    components.
+    components, and clear of what would change the readings.
 
     A single layer's gradient is p(1 - p) times its weight: the largest components are the same wherever it is taken.
     """
@@ -67,7 +129,16 @@ def direction(target: Scorer, retained: list[Scorer], top_k: int) -> np.ndarray:
     for scorer in retained:
         if top_k:
             masked[np.argpartition(np.abs(scorer.weight), -top_k)[-top_k:]] = 0
-    return masked
+    return readings.clear(masked)
+
+
+def amplified(latents: np.ndarray, mean: np.ndarray, gain: float, pose: Readings) -> np.ndarray:
+    """Flattened latents `[B, D]` with `gain` times what sets them apart from their track's mean `[D]`, pose aside.
+
+    The encoder makes less of an expression than there is, as regression does where it is not sure. Beside the infant
+    tuning makes up for that, and on the way to another it does not.
+    """
+    return latents + np.float32(gain - 1) * pose.clear(latents - mean)
 
 
 def reach(logits: np.ndarray, target: Scorer, along: np.ndarray, alpha: float, steps: int) -> float:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peekaboo.optimiser import Optimiser
+
 LOSSES = ("total", "perceptual", "l2")
 
 
@@ -35,16 +37,15 @@ def locality_loss(
     pivots: Tensor,
     random: Tensor,
     perceptual: nn.Module,
-    alpha: float = 30.0,
+    share: float = 0.75,
 ) -> Tensor:
-    """Keep the tuned generator as it was a step `alpha` away from the pivots (paper, section 3.3).
+    """Keep the tuned generator as it was on the way from the pivots to random latents (paper, section 3.3).
 
-    `pivots` and `random` are latents `[B, num_ws, w_dim]`; the step goes from a pivot towards a random latent. Losses
-    within
-    are those of danielroich/PTI: squared error and perceptual distance to the untuned picture, each weighted 0.1.
+    `pivots` and `random` are latents `[B, num_ws, w_dim]`. Generators differ in the scale of their latents, so that in
+    place of the paper's step of 30 this one is a `share` of the way. Losses within are those of danielroich/PTI:
+    squared error and perceptual distance to the untuned picture, each weighted 0.1.
     """
-    step = random - pivots
-    latents = pivots + alpha * step / step.flatten(1).norm(dim=1)[:, None, None]
+    latents = pivots.lerp(random, share)
     with torch.no_grad():
         wanted = original(latents)
     drawn = synthesis(latents)
@@ -59,7 +60,8 @@ class Tuner:
         self.parameters = tuned_parameters(generator.synthesis)
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
-        self.optimiser = torch.optim.Adam(self.parameters.values(), lr=learning_rate)
+        # Six passes over a clip by Muon bring what fifteen by Adam do.
+        self.optimiser = Optimiser([(list(self.parameters.values()), learning_rate)], muon=True)
         self.curve: list[list[float]] = []  # one row an epoch, columns LOSSES
 
     def epoch(
@@ -82,7 +84,7 @@ class Tuner:
             drawn = self.generator.synthesis(pivots, self.dtype, transforms)
             losses = tuning_loss(drawn, frames, self.perceptual, *weights)
             total = losses[0] if locality is None else losses[0] + locality(pivots)
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimiser.zero_grad()
             total.backward()
             self.optimiser.step()
             sums += len(pivots) * np.array([loss.item() for loss in losses])

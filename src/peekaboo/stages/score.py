@@ -1,9 +1,11 @@
 """Score: per track, single-layer scorers of identity, emotion, age and sex, labelled by judges on the tuned
-generator's pictures.
+generator's pictures, and linear readings of all that these judges see and of the head's yaw
+and pitch.
 """
 
 import argparse
 
+import cv2
 import h5py
 import numpy as np
 import torch
@@ -11,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peekaboo import gpu, models, stagefile
-from peekaboo.latent.scorers import fit
+from peekaboo.judges import landmarks, pose
+from peekaboo.latent.scorers import POSE, RETAINED, Readings, Scorer, fit, fit_readings, steady
 
 TRUNCATION = 0.7  # of the random latents
-FEWEST = 10  # latents of a track
 
 
 def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
@@ -25,15 +27,22 @@ def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
 
 def judged(
     latents: Tensor, generator: nn.Module, identity: nn.Module, affect: nn.Module, batch: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """What the judges see in g'(latents): unit identity embeddings `[B, D]`, and the attributes by name, `[B]` each."""
-    embeddings, attributes = [], []
+) -> tuple[Tensor, dict[str, Tensor], np.ndarray]:
+    """What the judges see in g'(latents): unit identity embeddings `[B, D]`, the attributes by name, `[B]` each, and
+    head angles `[B, 3]` in degrees, NaN where the mesh finds no face.
+    """
+    mesh = landmarks.Mesh()
+    embeddings, attributes, angles = [], [], []
     with torch.inference_mode():
         for chunk in latents.split(batch):
             images = generator.synthesis(chunk, gpu.precision(chunk.device)).clamp(-1, 1)
             embeddings.append(identity.embed(images))
             attributes.append(affect.labels(images))
-    return torch.cat(embeddings), {name: torch.cat([a[name] for a in attributes]) for name in attributes[0]}
+            # A crop shows as much around the face as the region that the mesh expects.
+            regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
+            angles.append(pose.angles(pose.rotation(mesh(regions)["landmarks"])))
+    named = {name: torch.cat([a[name] for a in attributes]) for name in attributes[0]}
+    return torch.cat(embeddings), named, np.concatenate(angles)
 
 
 def same_identity(cosines: Tensor, pivots: int, threshold: float) -> Tensor:
@@ -54,21 +63,35 @@ def labelled(
     affect: nn.Module,
     settings: argparse.Namespace,
     seed: int,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """One track's latents `[n, num_ws, w_dim]` and random ones, flattened `[M, D]`, and their labels `[M]` by name.
+) -> tuple[np.ndarray, dict[str, np.ndarray], Readings]:
+    """One track's latents `[n, num_ws, w_dim]` and random ones, flattened `[M, D]`, their labels `[M]` by name, and
+    what is read off them.
 
     Identity: same where the cosine to the clip's mean embedding reaches the threshold. The others split the random
-    latents
-    and the clip's at the median of what the judge reads, which puts as many on either side.
+    latents and the clip's at the median of what the judge reads, which puts as many on either side.
     """
     latents = torch.cat([pivots, random_latents(generator, settings.samples, seed)])
-    embeddings, attributes = judged(latents, generator, identity, affect, settings.batch)
+    embeddings, attributes, angles = judged(latents, generator, identity, affect, settings.batch)
     mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
     labels = {
         "identity": same_identity(embeddings @ mean, len(pivots), settings.threshold),
-        **{name: values > values.median() for name, values in attributes.items()},
+        **{name: attributes[name] > attributes[name].median() for name in RETAINED},
     }
-    return latents.flatten(1).cpu().numpy(), {name: label.cpu().numpy() for name, label in labels.items()}
+    flat = latents.flatten(1).cpu().numpy()
+    values = {name: value.float().cpu().numpy() for name, value in attributes.items()}
+    readings = fit_readings(flat, values | dict(zip(POSE, angles.T[: len(POSE)], strict=True)))
+    return flat, {name: label.cpu().numpy() for name, label in labels.items()}, readings
+
+
+def fitted(
+    latents: np.ndarray, labels: dict[str, np.ndarray], own: int, weight_decay: float, seed: int
+) -> dict[str, Scorer]:
+    """Scorers by attribute of what `labelled` returns for a track; the first `own` latents are those of its frames.
+
+    That of the identity does not see what changes within the track.
+    """
+    seen = dict.fromkeys(labels, latents) | {"identity": steady(latents, own)}
+    return {name: fit(seen[name], label, weight_decay, seed) for name, label in labels.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -106,12 +129,15 @@ def main(argv: list[str] | None = None) -> None:
             pairs = clip_samples(latents["latents"], track, args.clip_samples)
             pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
             seed = args.seed + track
-            flat, labels = labelled(pivots, own, identity, affect, args, seed)
-            scorers = {attribute: fit(flat, label, args.weight_decay, seed) for attribute, label in labels.items()}
+            flat, labels, readings = labelled(pivots, own, identity, affect, args, seed)
+            scorers = fitted(flat, labels, len(pivots), args.weight_decay, seed)
             for attribute, scorer in scorers.items():
                 group = file.create_group(f"{name}/{attribute}")
                 group["weight"] = scorer.weight
                 group.attrs["bias"], group.attrs["accuracy"] = scorer.bias, scorer.accuracy
+            group = file.create_group(f"{name}/readings")
+            group.attrs["names"] = readings.names
+            group["gradients"], group["shifts"] = readings.gradients, readings.shifts
             accuracies[name] = {attribute: round(scorer.accuracy, 4) for attribute, scorer in scorers.items()}
         n_frames = len(latents["latents"])
     checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}

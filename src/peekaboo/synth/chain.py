@@ -24,9 +24,8 @@ from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.judge import Face, Judge
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.scorers import Scorer, direction, fit, reach
+from peekaboo.latent.scorers import POSE, RETAINED, Readings, Scorer, amplified, direction, reach
 from peekaboo.stages import compose, report, score
-from peekaboo.stages.traverse import RETAINED
 
 # The benchmark
 
@@ -334,9 +333,9 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 # The sweep
 
-WEIGHT_DECAYS = (10.0, 100.0)
-TOP_KS = (400, 1000, 1500, 2000)
-STEPS = (1000, 3000, 5000, 10000)
+WEIGHT_DECAYS = (30.0, 100.0)
+TOP_KS = (0, 100, 200)
+STEPS = (1000, 3000, 10000)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
 COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
@@ -386,17 +385,17 @@ def sample(folder: Path) -> Sample:
 
 def fitted(
     folder: Path, track: int, generator: nn.Module, identity: nn.Module, affect: nn.Module, settings: argparse.Namespace
-) -> dict[float, dict[str, Scorer]]:
-    """Fit a track's scorers as the score stage does, for every weight decay, from one judging of its samples."""
+) -> tuple[dict[float, dict[str, Scorer]], Readings]:
+    """Fit a track's scorers as the score stage does, for every weight decay, from one judging of its samples, and its
+    readings.
+    """
     with stagefile.read(folder / "invert.h5") as file:
         pairs = score.clip_samples(file["latents"], track, settings.clip_samples)
         pivots = torch.from_numpy(stagefile.gather(file["latents"], pairs)).to(generator.mapping.w_avg.device)
     seed = settings.seed + track
-    flat, labels = score.labelled(pivots, generator, identity, affect, settings, seed)
-    return {
-        decay: {name: fit(flat, label, decay, seed) for name, label in labels.items()}
-        for decay in sorted({*WEIGHT_DECAYS, settings.weight_decay})
-    }
+    flat, labels, readings = score.labelled(pivots, generator, identity, affect, settings, seed)
+    decays = sorted({*WEIGHT_DECAYS, settings.weight_decay})
+    return {decay: score.fitted(flat, labels, len(pivots), decay, seed) for decay in decays}, readings
 
 
 def grid(current: Setting) -> list[Setting]:
@@ -552,16 +551,17 @@ def sweep(args: argparse.Namespace) -> None:
         clip = sample(folder)
         with stagefile.read(folder / "tune.h5") as tuned:
             own_generator = models.tuned(generator, tuned[f"track_{clip.track:03d}"])
-        scorers = fitted(folder, clip.track, own_generator, identity, affect, args)
+        scorers, readings = fitted(folder, clip.track, own_generator, identity, affect, args)
         originals = judged(clip.frames, clip, judges)
         flat = clip.latents.reshape(len(clip.latents), -1)
+        base = amplified(flat, flat.mean(0), args.gain, readings.only(POSE))
         for setting in tqdm([start, *settings], name, unit="setting", mininterval=5, disable=None):
             moved = flat
             if setting is not start:
                 own = scorers[setting.weight_decay]
                 target, retained = own["identity"], [own[attribute] for attribute in RETAINED]
-                along = direction(target, retained, setting.top_k)
-                moved = flat + reach(target.logits(flat), target, along, setting.alpha, setting.steps) * along
+                along = direction(target, retained, setting.top_k, readings)
+                moved = base + reach(target.logits(flat), target, along, setting.alpha, setting.steps) * along
             crops = decoded(moved.reshape(clip.latents.shape), own_generator)
             found = measured(originals, judged(composed(clip, crops), clip, judges), judges, limits)
             rows.append({"clip": name, **setting._asdict(), **found})
@@ -610,7 +610,7 @@ def main(argv: list[str] | None = None) -> None:
     score_options = {"samples": int, "clip-samples": int, "batch": int, "threshold": float, "weight-decay": float}
     for name, kind in score_options.items():
         part.add_argument(f"--{name}", type=kind, required=True, help="as in the score stage")
-    for name, kind in (("alpha", float), ("steps", int), ("top-k", int)):
+    for name, kind in (("alpha", float), ("steps", int), ("top-k", int), ("gain", float)):
         part.add_argument(f"--{name}", type=kind, required=True, help="as in the traverse stage")
     part.add_argument("--seed", type=int, required=True)
     part.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))

@@ -66,7 +66,7 @@ BENCHMARK = (
     _clip("synth-20", 20, "288x256", "8", 10, occluders=("toy",), background="playroom", camera=0.6),
 )
 # For the choice of settings, apart from the benchmark.
-SWEEP = tuple(_clip(f"sweep-{i}", 100 + i, "256x256", "12", 4) for i in (1, 2, 3))
+SWEEP = tuple(_clip(f"sweep-{i}", 100 + i, "256x256", "12", 8) for i in (1, 2, 3))
 SAMPLE = _clip("infant", 204, "256x256", "24", 4)
 CLIPS = {clip.id: clip for clip in (*BENCHMARK, *SWEEP, SAMPLE)}
 
