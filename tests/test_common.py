@@ -671,11 +671,13 @@ def test_a_file_is_asked_for_where_there_is_one(tmp_path):
     assert common.if_there(path) == [path]
 
 
-def test_training_of_a_network_waits_for_those_it_reads():
+@pytest.mark.parametrize("network, read", [("encoder", "generator"), ("generator", "affect")])
+def test_training_of_a_network_waits_for_those_it_reads(network, read):
     class Wildcards:
-        network = "generator"
+        pass
 
-    before = {"perceptual": "training/perceptual.safetensors", "affect": "training/affect.safetensors"}
+    Wildcards.network = network
+    before = {name: f"training/{name}.safetensors" for name in ("perceptual", read)}
     assert common.trained_before(Wildcards) == before
-    options = "--perceptual training/perceptual.safetensors --affect training/affect.safetensors"
+    options = f"--perceptual training/perceptual.safetensors --{read} training/{read}.safetensors"
     assert common.before_options(Wildcards) == options

@@ -105,6 +105,13 @@ def test_each_part_of_the_method_does_what_it_is_for(results):
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="the walk leaves the sample's mouth a little open; see docs/embedded-models.md")
+def test_tuning_keeps_arousal_on_the_walk(results):
+    table = pd.read_csv(results / "table.tsv", sep="\t").set_index("method")
+    assert table.loc["pti_traversal", "arousal_rmse"] < table.loc["traversal", "arousal_rmse"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_no_frame_and_no_time_stamp_is_lost(results, method):
     source, made = (media.probe(results / "infant" / name) for name in ("source", f"{method}/anonymized.mp4"))

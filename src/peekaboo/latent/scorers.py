@@ -8,9 +8,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-# What the walk leaves to emotion, age and sex by their scorers, and to these and the pose by what is read off latents.
+# Attributes that have scorers, whose largest components the walk leaves alone.
 RETAINED = ("emotion", "age", "sex")
-POSE = ("yaw", "pitch")  # a crop shows no roll
+# Readings of the head's pose; an aligned crop shows no roll.
+POSE = ("yaw", "pitch")
 
 
 @dataclass(frozen=True)
