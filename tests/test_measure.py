@@ -368,7 +368,7 @@ def test_judges_that_steer_say_so(folder):
     _, summary = run(folder)
     roles = {judge["name"]: judge["role"] for judge in summary["judges"]}
     assert roles == {
-        "mediapipe face mesh": "measures",
+        "mediapipe face mesh": "optimises and measures",
         "embedded identity": "optimises",
         "embedded affect": "optimises and measures",
         "embedded age and sex": "optimises and measures",
