@@ -45,7 +45,7 @@ TRAINED_BEFORE = {
     "affect": (),
     "identity": ("perceptual",),
     "generator": ("perceptual", "affect"),
-    "encoder": ("perceptual", "generator"),
+    "encoder": ("perceptual", "affect", "generator"),
 }
 
 # The words for `models`, each with the tiers whose networks `snakemake fetch_models` then downloads.

@@ -671,13 +671,12 @@ def test_a_file_is_asked_for_where_there_is_one(tmp_path):
     assert common.if_there(path) == [path]
 
 
-@pytest.mark.parametrize("network, read", [("encoder", "generator"), ("generator", "affect")])
+@pytest.mark.parametrize("network, read", [("encoder", ["affect", "generator"]), ("generator", ["affect"])])
 def test_training_of_a_network_waits_for_those_it_reads(network, read):
     class Wildcards:
         pass
 
     Wildcards.network = network
-    before = {name: f"training/{name}.safetensors" for name in ("perceptual", read)}
+    before = {name: f"training/{name}.safetensors" for name in ("perceptual", *read)}
     assert common.trained_before(Wildcards) == before
-    options = f"--perceptual training/perceptual.safetensors --{read} training/{read}.safetensors"
-    assert common.before_options(Wildcards) == options
+    assert common.before_options(Wildcards) == " ".join(f"--{name} {path}" for name, path in before.items())

@@ -599,12 +599,18 @@ def described(latents: Tensor, description: Tensor, noise: float = 0.1) -> Tenso
 
 
 def train_encoder(
-    renders: Renders, settings: dict[str, Any], folder: Path, generator: Generator, perceptual: nn.Module
+    renders: Renders,
+    settings: dict[str, Any],
+    folder: Path,
+    generator: Generator,
+    perceptual: nn.Module,
+    affect: nn.Module,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Learn the residual updates of ReStyle: each pass sees the frame and what the passes before made of it.
 
     The latents of a render are known (the mapping of its parameters), so that every pass has them as its target, as
-    they are and by what a linear layer reads off them; in the last part of a phase pictures are compared too.
+    they are and by what a linear layer reads off them; in the last part of a phase what they draw is compared with
+    the render too, whatever the camera made of it.
     """
     constructor = settings["network"] | {"num_ws": generator.num_ws, "w_dim": generator.w_dim}
     net = RestyleEncoder(**constructor).to(renders.device)
@@ -644,9 +650,14 @@ def train_encoder(
                         shown = generator.synthesis(codes, dtype).clamp(-1, 1)
                 elif compare:
                     drawn = generator.synthesis(codes, dtype)
+                    clean = renders.picture(indices)
                     with halved(renders.device):
-                        features = perceptual.distance(drawn, images).mean()
-                    losses.append(F.mse_loss(drawn, images) + 0.5 * features)
+                        unlike = {
+                            "pixels": (drawn - clean).square(),
+                            "perceptual": perceptual.distance(drawn, clean),
+                            "affect": affect.distance(drawn, clean),
+                        }
+                    losses.append(sum(phase["compare"][name] * value.mean() for name, value in unlike.items()))
             run.descend(torch.stack(losses).sum())
             if step % 20 == 0:
                 run.log(step, **{f"loss_{i}": value for i, value in enumerate(losses)})
@@ -672,7 +683,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--perceptual", help="weights that generator and encoder compare by, and that identity starts from"
     )
-    parser.add_argument("--affect", help="weights that the generator compares by beside them")
+    parser.add_argument("--affect", help="weights that generator and encoder compare by beside them")
     parser.add_argument("--generator", help="weights that stage encoder inverts")
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoint and curve")
     parser.add_argument("--output", required=True)
@@ -702,7 +713,7 @@ def main(argv: list[str] | None = None) -> None:
     elif arguments.stage == "identity":
         trained = train_identity(*common, models.load(arguments.perceptual, device))
     elif arguments.stage == "encoder":
-        used = (models.load(path, device) for path in (arguments.generator, arguments.perceptual))
+        used = (models.load(path, device) for path in (arguments.generator, arguments.perceptual, arguments.affect))
         trained = train_encoder(*common, *used)
     else:
         simple = {"perceptual": train_perceptual, "affect": train_affect}
