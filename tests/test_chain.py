@@ -231,7 +231,7 @@ def test_scorers_are_those_of_the_score_stage(tmp_path):
     assert set(found) == {*chain.WEIGHT_DECAYS, 2.0}
     with stagefile.read(tmp_path / "score.h5") as file:
         expected, read = traverse.read_scorers(file["track_001"])
-    assert readings.names == read.names == ("emotion", "arousal", "age", "sex")
+    assert readings.names == read.names == ("emotion", "arousal", "age", "sex", "red", "green", "blue")
     np.testing.assert_allclose(readings.gradients, read.gradients, rtol=1e-3, atol=1e-5)
     for name, scorer in expected.items():
         # Batches of another size round otherwise.

@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy.special import expit
 
-from peekaboo.latent.scorers import Readings, Scorer, amplified, direction, fit, fit_readings, reach, steady
+from peekaboo.latent.scorers import Readings, Scorer, amplified, direction, explained, fit, fit_readings, reach
+from peekaboo.stages import score
 
 NONE = Readings((), np.empty((0, 40), np.float32), np.empty((0, 40), np.float32))
 
@@ -50,20 +51,28 @@ def test_direction_is_zero_where_a_retained_gradient_is_largest():
     assert direction(target, [first, second], 2, none).tolist() == [0, 0, 1, 1, 0, 0]
 
 
-def test_the_walk_leaves_alone_what_changes_within_the_clip():
-    # Of eight axes, two tell the infant from others; the clip's frames move along the second of these and a third.
+def test_the_identity_scorer_sees_what_the_identity_tells_of_the_latents_alone():
+    # Of eight axes the first three make the embedding. The clip's frames lie off in the first, by who it is, and in
+    # the fifth, by the room it is in; the sixth changes within it.
     rng = np.random.default_rng(0)
-    latents = rng.normal(size=(240, 8)).astype(np.float32)
-    latents[:120, :2] += 4
-    latents[:120, 3:] = 0.5
-    latents[:120, 0] = 4
-    labels = np.arange(240) < 120
-    plain, blind = (fit(each, labels, 1.0, 0) for each in (latents, steady(latents, 120)))
-    assert abs(plain.weight[1]) > 0.1
-    assert np.abs(blind.weight[[1, 2]]).max() < 1e-4 < 0.1 < blind.weight[0]
-    np.testing.assert_allclose(blind.logits(latents), blind.logits(steady(latents, 120)), atol=1e-4)
-    # One frame says nothing of what changes.
-    np.testing.assert_array_equal(steady(latents, 1), latents)
+    latents = rng.normal(size=(1120, 8)).astype(np.float32)
+    latents[:120, :3] = [3, 0, 0]
+    latents[:120, 4] = 5
+    latents[:120, 5] *= 4
+    told = explained(latents, latents[:, :3] @ rng.normal(size=(3, 3)), 120, ridge=1e-6)
+    np.testing.assert_allclose(told[:, :3], latents[:, :3], atol=0.02)
+    # What has nothing to do with it is at the mean of the others, but for what a thousand of them err by.
+    np.testing.assert_allclose(told[:, 3:] - latents[120:, 3:].mean(0), 0, atol=0.35)
+    plain, blind = (fit(each, np.arange(1120) < 120, 1.0, 0) for each in (latents, told))
+    assert plain.weight[4] > plain.weight[0] > 0.1
+    assert blind.weight[0] > 10 * np.abs(blind.weight[3:]).max()
+
+
+def test_what_an_embedding_of_noise_tells_is_little():
+    rng = np.random.default_rng(1)
+    latents, noise = (rng.normal(size=(600, width)).astype(np.float32) for width in (40, 128))
+    sure, wary = (explained(latents, noise, 0, ridge).std() for ridge in (1e-6, 3.0))
+    assert wary < 0.5 * sure
 
 
 def faces(rng, count=400):
@@ -140,3 +149,13 @@ def test_fit_recovers_the_logistic_model_that_made_the_labels():
 def test_fit_says_when_a_class_is_missing():
     with pytest.raises(ValueError, match="both classes, found 10 positive of 10"):
         fit(np.zeros((10, 3), np.float32), np.ones(10), weight_decay=0.1, seed=0)
+
+
+def test_surroundings_are_above_and_beside_the_head():
+    images = torch.rand(2, 3, 60, 60, generator=torch.Generator().manual_seed(0))
+    colours = torch.tensor([[-0.5, 0.25, 1.0], [0.0, 0.5, -1.0]])
+    around = torch.ones(60, 60, dtype=torch.bool)
+    around[6:30, 5:55] = around[30:] = False
+    images[:, :, around] = colours[..., None]
+    found = score.surroundings(images)
+    np.testing.assert_allclose(torch.stack([found[name] for name in ("red", "green", "blue")], 1), colours, atol=1e-6)

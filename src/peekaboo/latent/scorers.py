@@ -62,19 +62,21 @@ def fit(latents: np.ndarray, labels: np.ndarray, weight_decay: float, seed: int,
     return Scorer(weight, bias, float(accuracy))
 
 
-def steady(latents: np.ndarray, own: int, share: float = 0.9) -> np.ndarray:
-    """Take out of flattened latents `[M, D]` what varies most among the first `own` of them, those of a clip's frames:
-    the principal components that make up a `share` of their variance.
+def explained(latents: np.ndarray, embeddings: np.ndarray, own: int, ridge: float = 0.3) -> np.ndarray:
+    """What of flattened latents `[M, D]` the faces' identity embeddings `[M, E]` tell: the expected latent of each.
 
-    Pose, gaze and expression change within a clip, its identity does not: a scorer fitted to what is left can't tell
-    the infant from others by them, and a walk along its gradient leaves them alone. The rest of the variance is the
-    encoder's uncertainty, in which there is identity too.
+    A scorer fitted to these sees nothing else. The difference between the infant's mean and that of others is then
+    spread over all that makes an identity, each part as far as it goes among faces, and holds neither expression nor
+    pose, light and room, which in random faces have nothing to do with who it is. So the relation is learned from the
+    random latents, those after the first `own`, by linear regression; `ridge` is the penalty as a share of the
+    embedding's mean variance.
     """
-    moves = latents[:own] - latents[:own].mean(0)
-    _, spread, axes = np.linalg.svd(moves, full_matrices=False)
-    explained = np.cumsum(spread**2)
-    axes = axes[: np.searchsorted(explained, share * explained[-1]) + 1] if explained[-1] else axes[:0]
-    return latents - latents @ axes.T @ axes
+    x, y = embeddings[own:].astype(np.float64), latents[own:].astype(np.float64)
+    centre, mean = x.mean(0), y.mean(0)
+    x, y = x - centre, y - mean
+    gram = x.T @ x
+    gram[np.diag_indices(len(gram))] += ridge * np.trace(gram) / len(gram)
+    return ((embeddings - centre) @ np.linalg.solve(gram, x.T @ y) + mean).astype(np.float32)
 
 
 @dataclass(frozen=True)

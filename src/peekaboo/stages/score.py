@@ -1,6 +1,6 @@
 """Score: per track, single-layer scorers of identity, emotion, age and sex, labelled by judges on the tuned
-generator's pictures, and linear readings of all that these judges see and of the head's yaw
-and pitch.
+generator's pictures, and linear readings of all that these judges see, of the head's yaw and pitch and of the colour
+around it.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges import landmarks, pose
-from peekaboo.latent.scorers import POSE, RETAINED, Readings, Scorer, fit, fit_readings, steady
+from peekaboo.latent.scorers import POSE, RETAINED, Readings, Scorer, explained, fit, fit_readings
 
 TRUNCATION = 0.7  # of the random latents
 
@@ -23,6 +23,17 @@ def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
     """Latents `[samples, num_ws, w_dim]`, drawn on the CPU so that every device sees the same."""
     z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     return generator.mapping(z.to(generator.mapping.w_avg.device), truncation_psi=TRUNCATION)
+
+
+def surroundings(images: Tensor) -> dict[str, Tensor]:
+    """Mean colour, `[B]` for each of red, green and blue in [-1, 1], above and beside the head in FFHQ-aligned images
+    `[B, 3, S, S]`.
+    """
+    size = images.shape[-1]
+    above, beside = images[..., : size // 10, :], images[..., size // 10 : size // 2, :]
+    parts = (above, beside[..., : size // 12], beside[..., -(size // 12) :])
+    colours = torch.cat([part.flatten(2) for part in parts], -1).mean(-1)
+    return dict(zip(("red", "green", "blue"), colours.unbind(1), strict=True))
 
 
 def judged(
@@ -37,7 +48,7 @@ def judged(
         for chunk in latents.split(batch):
             images = generator.synthesis(chunk, gpu.precision(chunk.device)).clamp(-1, 1)
             embeddings.append(identity.embed(images))
-            attributes.append(affect.labels(images))
+            attributes.append(affect.labels(images) | surroundings(images))
             # A crop shows as much around the face as the region that the mesh expects.
             regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
             angles.append(pose.angles(pose.rotation(mesh(regions)["landmarks"])))
@@ -63,12 +74,13 @@ def labelled(
     affect: nn.Module,
     settings: argparse.Namespace,
     seed: int,
-) -> tuple[np.ndarray, dict[str, np.ndarray], Readings]:
-    """One track's latents `[n, num_ws, w_dim]` and random ones, flattened `[M, D]`, their labels `[M]` by name, and
-    what is read off them.
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Readings]:
+    """What the scorers of one track, of latents `[n, num_ws, w_dim]`, are fitted to, from these and random ones: by
+    name, flattened latents `[M, D]` and labels `[M]`; and what is read off all latents.
 
-    Identity: same where the cosine to the clip's mean embedding reaches the threshold. The others split the random
-    latents and the clip's at the median of what the judge reads, which puts as many on either side.
+    The identity's scorer sees what the identity tells of the latents alone. Same is where the cosine to the clip's
+    mean embedding reaches the threshold. The others split the random latents and the clip's at the median of what the
+    judge reads, which puts as many on either side.
     """
     latents = torch.cat([pivots, random_latents(generator, settings.samples, seed)])
     embeddings, attributes, angles = judged(latents, generator, identity, affect, settings.batch)
@@ -80,17 +92,14 @@ def labelled(
     flat = latents.flatten(1).cpu().numpy()
     values = {name: value.float().cpu().numpy() for name, value in attributes.items()}
     readings = fit_readings(flat, values | dict(zip(POSE, angles.T[: len(POSE)], strict=True)))
-    return flat, {name: label.cpu().numpy() for name, label in labels.items()}, readings
+    seen = dict.fromkeys(labels, flat) | {"identity": explained(flat, embeddings.float().cpu().numpy(), len(pivots))}
+    return seen, {name: label.cpu().numpy() for name, label in labels.items()}, readings
 
 
 def fitted(
-    latents: np.ndarray, labels: dict[str, np.ndarray], own: int, weight_decay: float, seed: int
+    seen: dict[str, np.ndarray], labels: dict[str, np.ndarray], weight_decay: float, seed: int
 ) -> dict[str, Scorer]:
-    """Scorers by attribute of what `labelled` returns for a track; the first `own` latents are those of its frames.
-
-    That of the identity does not see what changes within the track.
-    """
-    seen = dict.fromkeys(labels, latents) | {"identity": steady(latents, own)}
+    """Scorers by attribute of what `labelled` returns for a track."""
     return {name: fit(seen[name], label, weight_decay, seed) for name, label in labels.items()}
 
 
@@ -129,8 +138,8 @@ def main(argv: list[str] | None = None) -> None:
             pairs = clip_samples(latents["latents"], track, args.clip_samples)
             pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
             seed = args.seed + track
-            flat, labels, readings = labelled(pivots, own, identity, affect, args, seed)
-            scorers = fitted(flat, labels, len(pivots), args.weight_decay, seed)
+            seen, labels, readings = labelled(pivots, own, identity, affect, args, seed)
+            scorers = fitted(seen, labels, args.weight_decay, seed)
             for attribute, scorer in scorers.items():
                 group = file.create_group(f"{name}/{attribute}")
                 group["weight"] = scorer.weight

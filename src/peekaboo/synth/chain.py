@@ -333,9 +333,9 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 # The sweep
 
-WEIGHT_DECAYS = (30.0, 100.0)
-TOP_KS = (0, 100, 200)
-STEPS = (1000, 3000, 10000)
+WEIGHT_DECAYS = (100.0,)
+TOP_KS = (0, 100)
+STEPS = (500, 1000, 2000, 4000)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
 COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
@@ -393,9 +393,9 @@ def fitted(
         pairs = score.clip_samples(file["latents"], track, settings.clip_samples)
         pivots = torch.from_numpy(stagefile.gather(file["latents"], pairs)).to(generator.mapping.w_avg.device)
     seed = settings.seed + track
-    flat, labels, readings = score.labelled(pivots, generator, identity, affect, settings, seed)
+    seen, labels, readings = score.labelled(pivots, generator, identity, affect, settings, seed)
     decays = sorted({*WEIGHT_DECAYS, settings.weight_decay})
-    return {decay: score.fitted(flat, labels, len(pivots), decay, seed) for decay in decays}, readings
+    return {decay: score.fitted(seen, labels, decay, seed) for decay in decays}, readings
 
 
 def grid(current: Setting) -> list[Setting]:
