@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--latents", required=True, help="invert's stage file")
     parser.add_argument("--scorers", required=True, help="score's stage file")
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--top-k", type=int, default=0, help="largest components kept of each retained attribute")
     parser.add_argument(
         "--gain", type=float, default=2.0, help="of what sets a frame apart within its track, pose aside"

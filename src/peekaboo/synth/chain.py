@@ -334,7 +334,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 # The sweep
 
 WEIGHT_DECAYS = (100.0,)
-TOP_KS = (0, 100)
+TOP_KS = (0, 100, 200, 400)
 STEPS = (500, 1000, 2000, 4000)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
@@ -481,7 +481,7 @@ def recommended(settings: pd.DataFrame, share: str) -> tuple[pd.Series, bool]:
 
 
 def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dict[str, float | None]) -> None:
-    """Draw cost over identity distance: a row a cost, a column a weight decay, a line a top_k, a point a walk."""
+    """Draw cost over identity distance: a column a cost, a row a weight decay, a line a top_k, a point a walk."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -492,11 +492,16 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
     decays, top_ks = sorted(walks["weight_decay"].unique()), sorted(walks["top_k"].unique())
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(top_ks)))
     figure, axes = pyplot.subplots(
-        len(COSTS), len(decays), figsize=(3.6 * len(decays), 2.5 * len(COSTS)), sharex=True, sharey="row", squeeze=False
+        len(decays),
+        len(COSTS),
+        figsize=(3 * len(COSTS), 1.6 + 2.6 * len(decays)),
+        sharex=True,
+        sharey="col",
+        squeeze=False,
     )
-    for row, (cost, title) in zip(axes, COSTS.items(), strict=True):
-        row[0].set_ylabel(title)
-        for axis, decay in zip(row, decays, strict=True):
+    for row, decay in zip(axes, decays, strict=True):
+        for axis, (cost, title) in zip(row, COSTS.items(), strict=True):
+            axis.set_title(f"{title}, weight decay {decay:g}", fontsize=10)
             for top_k, colour in zip(top_ks, colours, strict=True):
                 line = walks[(walks["weight_decay"] == decay) & (walks["top_k"] == top_k)].sort_values("steps")
                 line = pd.concat([start, line])
@@ -511,8 +516,6 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
                 axis.axhline(MEASURES[cost].target, color="tab:green", linewidth=0.8)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
-    for axis, decay in zip(axes[0], decays, strict=True):
-        axis.set_title(f"weight decay {decay:g}", fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("identity distance (dlib)")
         axis.locator_params(axis="x", nbins=5)
@@ -528,8 +531,8 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
     keys.append(Line2D([], [], color="tab:green", linewidth=0.8, label="target"))
     lengths = ", ".join(f"{length:g}" for length in np.unique(np.abs(settings["alpha"] * settings["steps"])))
     figure.suptitle(f"Walks away from the identity\nalong a line, |alpha| x steps = {lengths}", fontsize=11)
-    figure.legend(handles=keys, loc="lower center", ncol=3, fontsize=9, frameon=False)
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    figure.legend(handles=keys, loc="lower center", ncol=4, fontsize=9, frameon=False)
+    figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
     with stagefile.replacing(path) as partial:
         figure.savefig(partial, dpi=110)
     pyplot.close(figure)
