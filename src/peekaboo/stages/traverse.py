@@ -1,5 +1,5 @@
-"""Traverse: move every latent away from its track's identity, along a direction kept clear of emotion, age, sex and
-pose.
+"""Traverse: move every latent away from its track's identity, along a direction kept clear of emotion, arousal, age,
+sex, pose and the colour around the head.
 """
 
 import argparse
