@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from peekaboo import models, stagefile
 from peekaboo.judges import pose
+from peekaboo.judges.landmarks import Mesh
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.stages import score, traverse
@@ -227,7 +228,7 @@ def test_scorers_are_those_of_the_score_stage(tmp_path):
         ]
     )
     settings = argparse.Namespace(batch=16, **{name.replace("-", "_"): value for name, value in options.items()})
-    found, readings = chain.fitted(tmp_path, 1, generator, identity, affect, settings)
+    found, readings = chain.fitted(tmp_path, 1, generator, score.Judges(identity, affect, Mesh()), settings)
     assert set(found) == {*chain.WEIGHT_DECAYS, 2.0}
     with stagefile.read(tmp_path / "score.h5") as file:
         expected, read = traverse.read_scorers(file["track_001"])

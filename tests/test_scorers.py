@@ -3,10 +3,10 @@ import pytest
 import torch
 from scipy.special import expit
 
-from peekaboo.latent.scorers import Readings, Scorer, amplified, direction, explained, fit, fit_readings, reach
-from peekaboo.stages import score
+from peekaboo.latent.readings import fit_readings
+from peekaboo.latent.scorers import Scorer, direction, explained, fit, reach
 
-NONE = Readings((), np.empty((0, 40), np.float32), np.empty((0, 40), np.float32))
+NONE = fit_readings(np.eye(2, 40, dtype=np.float32), {})
 
 
 def scorers(rng, dimensions=40):
@@ -47,7 +47,7 @@ def test_direction_is_zero_where_a_retained_gradient_is_largest():
     target = Scorer(np.ones(6, np.float32), 0.0, 1.0)
     first = Scorer(np.array([9, 0, 0, 0, -8, 1], np.float32), 0.0, 1.0)
     second = Scorer(np.array([0, 7, 0, 0, 0, -6], np.float32), 0.0, 1.0)
-    none = Readings((), np.empty((0, 6)), np.empty((0, 6)))
+    none = fit_readings(np.eye(2, 6, dtype=np.float32), {})
     assert direction(target, [first, second], 2, none).tolist() == [0, 0, 1, 1, 0, 0]
 
 
@@ -75,65 +75,6 @@ def test_what_an_embedding_of_noise_tells_is_little():
     assert wary < 0.5 * sure
 
 
-def faces(rng, count=400):
-    """Latents of 60 entries that 12 hidden ones make, and two readings of these."""
-    hidden = rng.normal(size=(count, 12))
-    latents = (hidden @ np.random.default_rng(5).normal(size=(12, 60))).astype(np.float32)
-    return latents, {"yaw": 3 * hidden[:, 0] + 9, "age": hidden[:, 1] - hidden[:, 2]}
-
-
-def test_a_walk_that_is_clear_of_readings_leaves_them_as_they_are():
-    rng = np.random.default_rng(2)
-    latents, values = faces(rng)
-    readings = fit_readings(latents, values, ridge=1e-4)
-    assert readings.names == ("yaw", "age")
-    fresh, told = faces(rng, 1000)
-    # The gradients are those of the standardised readings.
-    for gradient, name in zip(readings.gradients, readings.names, strict=True):
-        assert np.corrcoef(fresh @ gradient, told[name])[0, 1] > 0.999
-        np.testing.assert_allclose(np.std(fresh @ gradient), 1, atol=0.1)
-    moves = fresh[:50] - fresh[50:100]
-    cleared = readings.clear(moves)
-    before, after = (np.abs(each @ readings.gradients.T).max() for each in (moves, cleared))
-    assert after < 1e-4 * before
-    # What is taken is made of the same 12 hidden entries: latents stay among those that the generator knows.
-    basis = np.linalg.svd(latents, full_matrices=False)[2][:12]
-    np.testing.assert_allclose(cleared @ basis.T @ basis, cleared, atol=1e-3)
-    assert np.linalg.norm(cleared) > 0.7 * np.linalg.norm(moves)
-    # Clear of one reading alone, the other changes as before.
-    yaw = readings.only(("yaw", "roll"))
-    assert yaw.names == ("yaw",)
-    assert np.abs(yaw.clear(moves) @ readings.gradients[0]).max() < 1e-4 * before
-
-
-def test_readings_that_are_missing_or_alike_are_left_out():
-    latents, values = faces(np.random.default_rng(3))
-    gaps = values["age"].copy()
-    gaps[::3] = np.nan
-    unseen = np.where(np.arange(len(gaps)) < 100, gaps, np.nan)
-    found = fit_readings(latents, {"yaw": values["yaw"], "age": gaps, "pitch": unseen, "sex": np.ones(len(gaps))})
-    assert found.names == ("yaw", "age")
-    kept = np.isfinite(gaps)
-    same = fit_readings(latents[kept], {"yaw": values["yaw"][kept], "age": gaps[kept]})
-    np.testing.assert_allclose(found.gradients, same.gradients, rtol=1e-5)
-    none = fit_readings(latents, {"pitch": unseen})
-    assert none.names == () and none.gradients.shape == (0, 60)
-    np.testing.assert_array_equal(none.clear(latents), latents)
-
-
-def test_what_sets_frames_apart_is_amplified_but_for_the_pose():
-    latents, values = faces(np.random.default_rng(4))
-    pose = fit_readings(latents, {"yaw": values["yaw"]}, ridge=1e-4)
-    mean = latents.mean(0)
-    louder = amplified(latents, mean, 1.5, pose)
-    gradient = pose.gradients[0]
-    np.testing.assert_allclose(louder @ gradient, latents @ gradient, atol=1e-3)
-    np.testing.assert_allclose(louder.mean(0), mean, atol=1e-3)
-    age = fit_readings(latents, {"age": values["age"]}, ridge=1e-4).gradients[0]
-    np.testing.assert_allclose(np.std(louder @ age) / np.std(latents @ age), 1.5, atol=0.02)
-    np.testing.assert_array_equal(amplified(latents, mean, 1.0, pose), latents)
-
-
 def test_fit_recovers_the_logistic_model_that_made_the_labels():
     rng = np.random.default_rng(1)
     weight = np.array([2.0, -1.0, 0.0, 0.5])
@@ -149,13 +90,3 @@ def test_fit_recovers_the_logistic_model_that_made_the_labels():
 def test_fit_says_when_a_class_is_missing():
     with pytest.raises(ValueError, match="both classes, found 10 positive of 10"):
         fit(np.zeros((10, 3), np.float32), np.ones(10), weight_decay=0.1, seed=0)
-
-
-def test_surroundings_are_above_and_beside_the_head():
-    images = torch.rand(2, 3, 60, 60, generator=torch.Generator().manual_seed(0))
-    colours = torch.tensor([[-0.5, 0.25, 1.0], [0.0, 0.5, -1.0]])
-    around = torch.ones(60, 60, dtype=torch.bool)
-    around[6:30, 5:55] = around[30:] = False
-    images[:, :, around] = colours[..., None]
-    found = score.surroundings(images)
-    np.testing.assert_allclose(torch.stack([found[name] for name in ("red", "green", "blue")], 1), colours, atol=1e-6)

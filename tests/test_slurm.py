@@ -26,8 +26,8 @@ pytestmark = [
 CLIPS = ("clip-1", "clip-2", "clip-3")
 FRAMES = 12
 # What computes on a card, and what doesn't; withhold and the links to the sources are made where Snakemake runs.
-WITH_CARD = {"invert", "tune", "score", "decode", "measure"}
-WITHOUT_CARD = {"extract", "traverse", "compose", "report"}
+WITH_CARD = {"invert", "tune", "score", "traverse", "decode", "measure"}
+WITHOUT_CARD = {"extract", "compose", "report"}
 # Too little for a first attempt, enough for the second: MiB.
 MEMORY = (300, 6000)
 

@@ -8,10 +8,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from peekaboo.latent.readings import Readings
+
 # Attributes that have scorers, whose largest components the walk leaves alone.
 RETAINED = ("emotion", "age", "sex")
-# Readings of the head's pose; an aligned crop shows no roll.
-POSE = ("yaw", "pitch")
 
 
 @dataclass(frozen=True)
@@ -77,49 +77,6 @@ def explained(latents: np.ndarray, embeddings: np.ndarray, own: int, ridge: floa
     gram = x.T @ x
     gram[np.diag_indices(len(gram))] += ridge * np.trace(gram) / len(gram)
     return ((embeddings - centre) @ np.linalg.solve(gram, x.T @ y) + mean).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Readings:
-    """What judges read off pictures, as linear functions of the flattened latents that draw them."""
-
-    names: tuple[str, ...]
-    gradients: np.ndarray  # [k, D] float32, of the standardised readings
-    shifts: np.ndarray  # [k, D] float32, how latents differ where a reading does: their covariance times the gradients
-
-    def only(self, names: tuple[str, ...]) -> "Readings":
-        """Those of some names, as far as they were read."""
-        rows = [self.names.index(name) for name in names if name in self.names]
-        return Readings(tuple(self.names[row] for row in rows), self.gradients[rows], self.shifts[rows])
-
-    def clear(self, moves: np.ndarray) -> np.ndarray:
-        """Moves `[..., D]` of latents without what would change the readings.
-
-        It is undone by the moves that commonly go with such changes, the shifts, so that latents stay what the
-        generator has seen; for one reading and latents of unit covariance this is the conditional manipulation of
-        InterFaceGAN (Shen et al. 2020, arXiv:2005.09635).
-        """
-        amounts = (moves @ self.gradients.T) @ np.linalg.pinv(self.shifts @ self.gradients.T, rcond=1e-4)
-        return (moves - amounts @ self.shifts).astype(np.float32)
-
-
-def fit_readings(latents: np.ndarray, values: dict[str, np.ndarray], ridge: float = 0.1) -> Readings:
-    """Fit flattened latents `[M, D]` to readings `[M]` by name, by ridge regression.
-
-    `ridge` is the penalty as a share of the latents' mean square length. Where a reading is NaN, none of that latent is
-    used; readings of which there are fewer than half, or that do not vary, are left out.
-    """
-    names = tuple(name for name, v in values.items() if np.isfinite(v).mean() >= 0.5 and np.nanstd(v) > 1e-6)
-    table = np.stack([values[name] for name in names], 1) if names else np.empty((len(latents), 0))
-    known = np.isfinite(table).all(1)
-    x, y = latents[known].astype(np.float64), table[known]
-    x, y = x - x.mean(0), (y - y.mean(0)) / y.std(0)
-    # There are fewer latents than entries, so the dual form is the smaller one.
-    gram = x @ x.T
-    gram[np.diag_indices(len(gram))] += ridge * np.trace(gram) / max(1, len(gram))
-    gradients = x.T @ np.linalg.solve(gram, y)
-    shifts = x.T @ (x @ gradients) / max(1, len(x))
-    return Readings(names, gradients.T.astype(np.float32), shifts.T.astype(np.float32))
 
 
 def direction(target: Scorer, retained: list[Scorer], top_k: int, readings: Readings) -> np.ndarray:

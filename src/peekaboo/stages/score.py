@@ -1,11 +1,10 @@
 """Score: per track, single-layer scorers of identity, emotion, age and sex, labelled by judges on the tuned
-generator's pictures, and linear readings of all that these judges see, of the head's yaw and pitch and of the colour
-around it.
+generator's pictures, and linear readings of all that a walk is to leave alone.
 """
 
 import argparse
+from typing import NamedTuple
 
-import cv2
 import h5py
 import numpy as np
 import torch
@@ -13,10 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peekaboo import gpu, models, stagefile
-from peekaboo.judges import landmarks, pose
-from peekaboo.latent.scorers import POSE, RETAINED, Readings, Scorer, explained, fit, fit_readings
+from peekaboo.judges.landmarks import Mesh
+from peekaboo.latent.readings import OPENINGS, Readings, fit_readings, joined, read
+from peekaboo.latent.scorers import RETAINED, Scorer, explained, fit
 
 TRUNCATION = 0.7  # of the random latents
+
+
+class Judges(NamedTuple):
+    """What tells the scorers and readings what is in a picture."""
+
+    identity: nn.Module
+    affect: nn.Module
+    mesh: Mesh
 
 
 def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
@@ -25,35 +33,16 @@ def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
     return generator.mapping(z.to(generator.mapping.w_avg.device), truncation_psi=TRUNCATION)
 
 
-def surroundings(images: Tensor) -> dict[str, Tensor]:
-    """Mean colour, `[B]` for each of red, green and blue in [-1, 1], above and beside the head in FFHQ-aligned images
-    `[B, 3, S, S]`.
-    """
-    size = images.shape[-1]
-    above, beside = images[..., : size // 10, :], images[..., size // 10 : size // 2, :]
-    parts = (above, beside[..., : size // 12], beside[..., -(size // 12) :])
-    colours = torch.cat([part.flatten(2) for part in parts], -1).mean(-1)
-    return dict(zip(("red", "green", "blue"), colours.unbind(1), strict=True))
-
-
-def judged(
-    latents: Tensor, generator: nn.Module, identity: nn.Module, affect: nn.Module, batch: int
-) -> tuple[Tensor, dict[str, Tensor], np.ndarray]:
-    """What the judges see in g'(latents): unit identity embeddings `[B, D]`, the attributes by name, `[B]` each, and
-    head angles `[B, 3]` in degrees, NaN where the mesh finds no face.
-    """
-    mesh = landmarks.Mesh()
-    embeddings, attributes, angles = [], [], []
+def judged(latents: Tensor, generator: nn.Module, judges: Judges, batch: int) -> tuple[Tensor, dict[str, np.ndarray]]:
+    """What the judges see in g'(latents): unit identity embeddings `[B, D]`, and readings by name, `[B]` each."""
+    embeddings, found = [], []
     with torch.inference_mode():
         for chunk in latents.split(batch):
             images = generator.synthesis(chunk, gpu.precision(chunk.device)).clamp(-1, 1)
-            embeddings.append(identity.embed(images))
-            attributes.append(affect.labels(images) | surroundings(images))
-            # A crop shows as much around the face as the region that the mesh expects.
-            regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
-            angles.append(pose.angles(pose.rotation(mesh(regions)["landmarks"])))
-    named = {name: torch.cat([a[name] for a in attributes]) for name in attributes[0]}
-    return torch.cat(embeddings), named, np.concatenate(angles)
+            embeddings.append(judges.identity.embed(images))
+            labels = {name: value.double().cpu().numpy() for name, value in judges.affect.labels(images).items()}
+            found.append(labels | read(images, judges.mesh))
+    return torch.cat(embeddings), joined(found)
 
 
 def same_identity(cosines: Tensor, pivots: int, threshold: float) -> Tensor:
@@ -70,8 +59,7 @@ def same_identity(cosines: Tensor, pivots: int, threshold: float) -> Tensor:
 def labelled(
     pivots: Tensor,
     generator: nn.Module,
-    identity: nn.Module,
-    affect: nn.Module,
+    judges: Judges,
     settings: argparse.Namespace,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Readings]:
@@ -83,17 +71,16 @@ def labelled(
     judge reads, which puts as many on either side.
     """
     latents = torch.cat([pivots, random_latents(generator, settings.samples, seed)])
-    embeddings, attributes, angles = judged(latents, generator, identity, affect, settings.batch)
+    embeddings, values = judged(latents, generator, judges, settings.batch)
     mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
     labels = {
-        "identity": same_identity(embeddings @ mean, len(pivots), settings.threshold),
-        **{name: attributes[name] > attributes[name].median() for name in RETAINED},
+        "identity": same_identity(embeddings @ mean, len(pivots), settings.threshold).cpu().numpy(),
+        **{name: values[name] > np.median(values[name]) for name in RETAINED},
     }
     flat = latents.flatten(1).cpu().numpy()
-    values = {name: value.float().cpu().numpy() for name, value in attributes.items()}
-    readings = fit_readings(flat, values | dict(zip(POSE, angles.T[: len(POSE)], strict=True)))
     seen = dict.fromkeys(labels, flat) | {"identity": explained(flat, embeddings.float().cpu().numpy(), len(pivots))}
-    return seen, {name: label.cpu().numpy() for name, label in labels.items()}, readings
+    # How wide eyes and mouth are is half of who it is: a walk clear of that as well led where no face is.
+    return seen, labels, fit_readings(flat, {name: value for name, value in values.items() if name not in OPENINGS})
 
 
 def fitted(
@@ -126,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     report = stagefile.StageReport("score")
     device = gpu.device(args.device)
     generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
-    accuracies: dict[str, dict[str, float]] = {}
+    judges, accuracies = Judges(identity, affect, Mesh()), {}
     with (
         stagefile.read(args.latents) as latents,
         stagefile.read(args.tuned) as tuned,
@@ -138,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
             pairs = clip_samples(latents["latents"], track, args.clip_samples)
             pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
             seed = args.seed + track
-            seen, labels, readings = labelled(pivots, own, identity, affect, args, seed)
+            seen, labels, readings = labelled(pivots, own, judges, args, seed)
             scorers = fitted(seen, labels, args.weight_decay, seed)
             for attribute, scorer in scorers.items():
                 group = file.create_group(f"{name}/{attribute}")
@@ -146,7 +133,8 @@ def main(argv: list[str] | None = None) -> None:
                 group.attrs["bias"], group.attrs["accuracy"] = scorer.bias, scorer.accuracy
             group = file.create_group(f"{name}/readings")
             group.attrs["names"] = readings.names
-            group["gradients"], group["shifts"] = readings.gradients, readings.shifts
+            for part in ("gradients", "shifts", "scales", "noise"):
+                group[part] = getattr(readings, part)
             accuracies[name] = {attribute: round(scorer.accuracy, 4) for attribute, scorer in scorers.items()}
         n_frames = len(latents["latents"])
     checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}

@@ -1,15 +1,28 @@
-"""Traverse: move every latent away from its track's identity, along a direction kept clear of emotion, arousal, age,
-sex, pose and the colour around the head.
+"""Traverse: move every latent away from its track's identity, along a direction kept clear of what the frames are still
+to show, then look at what is drawn and take back what the walk changed of it all the same.
 """
 
 import argparse
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import h5py
 import numpy as np
-from scipy.special import expit
+import torch
+from torch import Tensor, nn
 
-from peekaboo import stagefile
-from peekaboo.latent.scorers import POSE, RETAINED, Readings, Scorer, amplified, direction, reach
+from peekaboo import gpu, models, stagefile
+from peekaboo.judges.landmarks import Mesh
+from peekaboo.latent import placement
+from peekaboo.latent.readings import POSE, Readings, errors, fit_readings, joined, read
+from peekaboo.latent.scorers import RETAINED, Scorer, amplified, direction, reach
+from peekaboo.stages.score import clip_samples, random_latents
+
+Reader = Callable[[Tensor], dict[str, np.ndarray]]
+
+# How far latents by which readings are fitted lie around the walked ones, of how far random ones lie around theirs.
+SPREAD = 0.25
+NEAR = 250  # of such latents
 
 
 def read_scorers(group: h5py.Group) -> tuple[dict[str, Scorer], Readings]:
@@ -19,65 +32,162 @@ def read_scorers(group: h5py.Group) -> tuple[dict[str, Scorer], Readings]:
         for name in ("identity", *RETAINED)
     }
     found = group["readings"]
-    return scorers, Readings(tuple(found.attrs["names"]), found["gradients"][:], found["shifts"][:])
+    parts = (found[part][:] for part in ("gradients", "shifts", "scales", "noise"))
+    return scorers, Readings(tuple(found.attrs["names"]), *parts)
 
 
-def traverse_track(
-    latents: h5py.Dataset,
-    edited: h5py.Dataset,
-    track: int,
-    scorers: dict[str, Scorer],
-    readings: Readings,
-    settings: argparse.Namespace,
-) -> tuple[float, float]:
-    """Edit one track's latents; returns the mean identity score before and after."""
+def walk(
+    rows: np.ndarray, scorers: dict[str, Scorer], clear: Readings, settings: argparse.Namespace
+) -> tuple[np.ndarray, float, float]:
+    """Walk with one track's flattened latents `[N, D]`; returns where to, and the mean identity score before and
+    after.
+    """
     identity = scorers["identity"]
-    along = direction(identity, [scorers[name] for name in RETAINED], settings.top_k, readings)
-    logits, total = [], np.zeros(len(along))
-    for _, rows in stagefile.present_latents(latents, track, 256):
-        logits.append(identity.logits(rows.reshape(len(rows), -1)))
-        total += rows.reshape(len(rows), -1).sum(0, dtype=np.float64)
-    logits = np.concatenate(logits)
-    mean, pose = (total / len(logits)).astype(np.float32), readings.only(POSE)
-    distance = reach(logits, identity, along, settings.alpha, settings.steps)
-    after = []
-    for pairs, rows in stagefile.present_latents(latents, track, 256):
-        moved = amplified(rows.reshape(len(rows), -1), mean, settings.gain, pose) + np.float32(distance) * along
-        after.append(identity(moved))
-        stagefile.scatter(edited, pairs, moved.reshape(rows.shape))
-    return float(expit(logits).mean()), float(np.concatenate(after).mean())
+    along = direction(identity, [scorers[name] for name in RETAINED], settings.top_k, clear)
+    distance = reach(identity.logits(rows), identity, along, settings.alpha, settings.steps)
+    louder = amplified(rows, rows.mean(0), settings.gain, clear.only(POSE))
+    moved = louder + np.float32(distance) * along
+    return moved, float(identity(rows).mean()), float(identity(moved).mean())
+
+
+def drawn(rows: np.ndarray, placed: np.ndarray | None, generator: nn.Module, batch: int) -> Iterator[Tensor]:
+    """Images `[b, 3, S, S]` of flattened latents `[N, D]`, a batch at a time; at their placements `[N, 3, 3]`, if there
+    are any.
+    """
+    device = generator.mapping.w_avg.device
+    for start in range(0, len(rows), batch):
+        latents = torch.from_numpy(rows[start : start + batch]).to(device).unflatten(1, (generator.num_ws, -1))
+        transform = None
+        if placed is not None:
+            transform = placement.transforms(torch.from_numpy(placed[start : start + batch]).to(device))
+        yield generator.synthesis(latents, gpu.precision(device), transform=transform).clamp(-1, 1)
+
+
+def seen(pictures: Iterable[Tensor], identity: nn.Module, reader: Reader) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Readings by name, `[N]` each, and unit identity embeddings `[N, E]` of batches of images `[b, 3, S, S]`."""
+    found, embeddings = [], []
+    for images in pictures:
+        found.append(reader(images))
+        embeddings.append(identity.embed(images).float().cpu().numpy())
+    return joined(found), np.concatenate(embeddings)
+
+
+def cost(off: np.ndarray) -> float:
+    """Mean square of standardised errors `[N, k]`; what could not be read counts as far off."""
+    return float((np.nan_to_num(off, nan=1) ** 2).mean())
+
+
+@torch.inference_mode()
+def hold(
+    rows: np.ndarray,
+    placed: np.ndarray,
+    faces: Iterable[Tensor],
+    generator: nn.Module,
+    identity: nn.Module,
+    reader: Reader,
+    settings: argparse.Namespace,
+    seed: int,
+) -> tuple[np.ndarray, list[float]]:
+    """Take back what the walk to latents `rows` `[N, D]` at placements `placed` `[N, 3, 3]` changed of the readings of
+    the frames' own `faces`, batches `[b, 3, S, S]`; returns the latents and the errors before the first round and after
+    each that was kept.
+
+    Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
+    So readings are fitted anew there, by random latents around the walked ones and these, and every frame is moved by
+    what it lacks; in rounds, as long as the errors shrink. A cosine to the infant's mean embedding above that after the
+    walk is an error too, so that the way back is not taken.
+    """
+    if not settings.rounds:
+        return rows, []
+    wanted, embeddings = seen(faces, identity, reader)
+    mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
+
+    def looked(latents: np.ndarray, where: np.ndarray | None) -> dict[str, np.ndarray]:
+        found, embeddings = seen(drawn(latents, where, generator, settings.batch), identity, reader)
+        return found | {"identity": embeddings @ mean}
+
+    def lacking(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return errors(wanted, found) | {"identity": np.minimum(wanted["identity"] - found["identity"], 0)}
+
+    sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
+    random = random_latents(generator, NEAR, seed).flatten(1).cpu().numpy()
+    around = np.random.default_rng(seed).choice(sample, len(random))
+    latents = [rows[around] + np.float32(SPREAD) * (random - random.mean(0))]
+    values, found = [looked(latents[0], None)], looked(rows, placed)
+    wanted["identity"] = found["identity"]
+    scale, costs = None, []
+    for _ in range(settings.rounds):
+        latents.append(rows[sample])
+        values.append({name: value[sample] for name, value in found.items()})
+        fitted = fit_readings(np.concatenate(latents), joined(values))
+        scale = scale or fitted
+        costs = costs or [cost(scale.standardised(lacking(found)))]
+        off = np.nan_to_num(fitted.standardised(lacking(found))).astype(np.float32)
+        moved = rows + off @ fitted.moves()
+        after = looked(moved, placed)
+        left = cost(scale.standardised(lacking(after)))
+        if left >= costs[-1]:
+            break
+        rows, found = moved, after
+        costs.append(left)
+    return rows, costs
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the stage; see `--help`."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faces", required=True, help="extract's stage file")
     parser.add_argument("--latents", required=True, help="invert's stage file")
+    parser.add_argument("--tuned", required=True, help="tune's stage file")
     parser.add_argument("--scorers", required=True, help="score's stage file")
+    parser.add_argument("--generator", required=True, help="generator weights, safetensors")
+    parser.add_argument("--identity", required=True, help="weights of the identity judge that steers the edit")
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--top-k", type=int, default=0, help="largest components kept of each retained attribute")
     parser.add_argument(
         "--gain", type=float, default=2.0, help="of what sets a frame apart within its track, pose aside"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of taking back what the walk changed, at most")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
     parser.add_argument("--output", required=True)
     parser.add_argument("--report", required=True)
     args = parser.parse_args(argv)
     report = stagefile.StageReport("traverse")
-    scores = {}
+    device = gpu.device(args.device)
+    generator, identity = (models.load(path, device) for path in (args.generator, args.identity))
+    reader, scores, held = partial(read, mesh=Mesh()), {}, {}
     with (
+        stagefile.read(args.faces) as faces,
         stagefile.read(args.latents) as source,
-        stagefile.read(args.scorers) as file,
+        stagefile.read(args.tuned) as tuned,
+        stagefile.read(args.scorers) as scorers,
         stagefile.write(args.output) as out,
     ):
-        latents = source["latents"]
-        edited = stagefile.frame_dataset(out, "latents", latents.shape, "f4", np.nan)
+        shape = source["latents"].shape
+        edited = stagefile.frame_dataset(out, "latents", shape, "f4", np.nan)
         source.copy("placements", out)
-        for name, group in file.items():
+        for name, group in scorers.items():
             track = int(name.removeprefix("track_"))
-            before, after = traverse_track(latents, edited, track, *read_scorers(group), args)
+            own = models.tuned(generator, tuned[name])
+            pairs = clip_samples(source["latents"], track, len(edited))
+            rows = stagefile.gather(source["latents"], pairs).reshape(len(pairs), -1)
+            placed = stagefile.gather(source["placements"], pairs)
+            moved, before, after = walk(rows, *read_scorers(group), args)
             scores[name] = {"before": round(before, 4), "after": round(after, 4)}
-        n_frames = len(latents)
-    report.write(args.report, n_frames, identity_score=scores)
+            own_faces = (
+                gpu.to_images(stagefile.gather(faces["crops"], part), device)
+                for part in stagefile.batches(pairs, args.batch)
+            )
+            moved, costs = hold(moved, placed, own_faces, own, identity, reader, args, args.seed + track)
+            held[name] = [round(value, 4) for value in costs]
+            stagefile.scatter(edited, pairs, moved.reshape(-1, *shape[2:]))
+    checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity")}
+    report.write(
+        args.report, shape[0], gpu.describe(device), models=checksums, identity_score=scores, readings_error=held
+    )
 
 
 if __name__ == "__main__":

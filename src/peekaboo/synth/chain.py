@@ -8,6 +8,7 @@ import math
 import os
 import platform
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,9 @@ from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.judge import Face, Judge
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.scorers import POSE, RETAINED, Readings, Scorer, amplified, direction, reach
-from peekaboo.stages import compose, report, score
+from peekaboo.latent.readings import POSE, Readings, read
+from peekaboo.latent.scorers import RETAINED, Scorer, amplified, direction, reach
+from peekaboo.stages import compose, report, score, traverse
 
 # The benchmark
 
@@ -334,14 +336,13 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 # The sweep
 
 WEIGHT_DECAYS = (100.0,)
-TOP_KS = (0, 100, 200, 400)
+TOP_KS = (0, 100)
 STEPS = (500, 1000, 2000, 4000)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
 COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
     "landmark_nme": "landmark error"
 }
-BATCH = 16
 
 
 class Setting(NamedTuple):
@@ -361,8 +362,10 @@ class Sample(NamedTuple):
     boxes: np.ndarray  # [n, 4], in frame pixels
     landmarks: np.ndarray  # [n, 478, 3]
     transforms: np.ndarray  # [n, 2, 3], frame to crop pixels
+    crops: np.ndarray  # uint8 RGB [n, S, S, 3]
     resolution: int
     latents: np.ndarray  # float32 [n, num_ws, w_dim]
+    placements: np.ndarray  # float32 [n, 3, 3]
 
 
 def sample(folder: Path) -> Sample:
@@ -376,15 +379,16 @@ def sample(folder: Path) -> Sample:
         if not len(numbers):
             raise ValueError(f"{folder.name}: expected the infant's face in one of every {EVERY} frames, found none")
         pairs = np.stack([numbers, np.full_like(numbers, track)], 1)
-        arrays = (stagefile.gather(faces[name], pairs) for name in ("boxes", "landmarks", "transforms"))
+        arrays = (stagefile.gather(faces[name], pairs) for name in ("boxes", "landmarks", "transforms", "crops"))
         wanted = set(numbers.tolist())
         frames = [frame for n, frame in enumerate(media.frames(folder / "source")) if n in wanted]
         resolution = int(faces.attrs["resolution"])
-        return Sample(track, frames, *arrays, resolution, stagefile.gather(inverted["latents"], pairs))
+        drawn_from = (stagefile.gather(inverted[name], pairs) for name in ("latents", "placements"))
+        return Sample(track, frames, *arrays, resolution, *drawn_from)
 
 
 def fitted(
-    folder: Path, track: int, generator: nn.Module, identity: nn.Module, affect: nn.Module, settings: argparse.Namespace
+    folder: Path, track: int, generator: nn.Module, judges: score.Judges, settings: argparse.Namespace
 ) -> tuple[dict[float, dict[str, Scorer]], Readings]:
     """Fit a track's scorers as the score stage does, for every weight decay, from one judging of its samples, and its
     readings.
@@ -393,7 +397,7 @@ def fitted(
         pairs = score.clip_samples(file["latents"], track, settings.clip_samples)
         pivots = torch.from_numpy(stagefile.gather(file["latents"], pairs)).to(generator.mapping.w_avg.device)
     seed = settings.seed + track
-    seen, labels, readings = score.labelled(pivots, generator, identity, affect, settings, seed)
+    seen, labels, readings = score.labelled(pivots, generator, judges, settings, seed)
     decays = sorted({*WEIGHT_DECAYS, settings.weight_decay})
     return {decay: score.fitted(seen, labels, decay, seed) for decay in decays}, readings
 
@@ -419,13 +423,6 @@ def composed(clip: Sample, crops: np.ndarray) -> list[np.ndarray]:
     ):
         compose.treat(frame, compose.Face(box, landmarks, transform, True, crop), compose.CROP)
     return frames
-
-
-def decoded(latents: np.ndarray, generator: nn.Module) -> np.ndarray:
-    """Crops uint8 RGB [n, S, S, 3] of latents [n, num_ws, w_dim]."""
-    chunks = torch.from_numpy(latents).to(generator.mapping.w_avg.device).split(BATCH)
-    with torch.inference_mode():
-        return np.concatenate([gpu.to_crops(generator.synthesis(chunk)) for chunk in chunks])
 
 
 def measured(
@@ -542,8 +539,10 @@ def sweep(args: argparse.Namespace) -> None:
     """Walk, decode and judge a few frames of each clip at every setting; write table and plot, print the choice."""
     device = gpu.device(args.device)
     generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
-    judges = [Mesh(), Dlib(), Embedded(args.identity, device), Affect(args.affect, device)]
+    mesh = Mesh()
+    judges = [mesh, Dlib(), Embedded(args.identity, device), Affect(args.affect, device)]
     judges.append(Demographics(args.affect, device))
+    steering, reader = score.Judges(identity, affect, mesh), partial(read, mesh=mesh)
     limits = thresholds(args.embedded)
     current = Setting(args.weight_decay, args.top_k, args.alpha, args.steps)
     # All walks begin where the latents are, whatever the other settings.
@@ -554,7 +553,7 @@ def sweep(args: argparse.Namespace) -> None:
         clip = sample(folder)
         with stagefile.read(folder / "tune.h5") as tuned:
             own_generator = models.tuned(generator, tuned[f"track_{clip.track:03d}"])
-        scorers, readings = fitted(folder, clip.track, own_generator, identity, affect, args)
+        scorers, readings = fitted(folder, clip.track, own_generator, steering, args)
         originals = judged(clip.frames, clip, judges)
         flat = clip.latents.reshape(len(clip.latents), -1)
         base = amplified(flat, flat.mean(0), args.gain, readings.only(POSE))
@@ -565,7 +564,14 @@ def sweep(args: argparse.Namespace) -> None:
                 target, retained = own["identity"], [own[attribute] for attribute in RETAINED]
                 along = direction(target, retained, setting.top_k, readings)
                 moved = base + reach(target.logits(flat), target, along, setting.alpha, setting.steps) * along
-            crops = decoded(moved.reshape(clip.latents.shape), own_generator)
+                parts = range(0, len(clip.crops), args.batch)
+                faces = (gpu.to_images(clip.crops[i : i + args.batch], device) for i in parts)
+                moved, _ = traverse.hold(
+                    moved, clip.placements, faces, own_generator, identity, reader, args, args.seed + clip.track
+                )
+            with torch.inference_mode():
+                pictures = traverse.drawn(moved, clip.placements, own_generator, args.batch)
+                crops = np.concatenate([gpu.to_crops(images) for images in pictures])
             found = measured(originals, judged(composed(clip, crops), clip, judges), judges, limits)
             rows.append({"clip": name, **setting._asdict(), **found})
     table = pd.DataFrame(rows).astype({"top_k": "Int64"})
@@ -613,7 +619,7 @@ def main(argv: list[str] | None = None) -> None:
     score_options = {"samples": int, "clip-samples": int, "batch": int, "threshold": float, "weight-decay": float}
     for name, kind in score_options.items():
         part.add_argument(f"--{name}", type=kind, required=True, help="as in the score stage")
-    for name, kind in (("alpha", float), ("steps", int), ("top-k", int), ("gain", float)):
+    for name, kind in (("alpha", float), ("steps", int), ("top-k", int), ("gain", float), ("rounds", int)):
         part.add_argument(f"--{name}", type=kind, required=True, help="as in the traverse stage")
     part.add_argument("--seed", type=int, required=True)
     part.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))

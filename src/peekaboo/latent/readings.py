@@ -1,0 +1,147 @@
+"""What a walk is to leave alone: read off pictures, and as linear functions of the latents that draw them."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from peekaboo import gpu
+from peekaboo.judges import landmarks, pose
+
+# Of the head's pose; an aligned crop shows no roll.
+POSE = ("yaw", "pitch")
+# Distances of the lids and of the lips, and the mouth's width, over the distance of the eyes' outer corners.
+OPENINGS = ("eyes", "mouth", "lips")
+COLOURS = ("red", "green", "blue")
+
+# Points of the face mesh (google-ai-edge/mediapipe, python/solutions/face_mesh_connections.py): the outer corners of
+# the eyes; the middles of upper and lower lid, of either eye; of upper and lower lip, inside; the corners of the mouth.
+CORNERS, LIDS, LIPS, MOUTH = (33, 263), ((159, 145), (386, 374)), (13, 14), (61, 291)
+
+
+def surroundings(images: Tensor) -> dict[str, Tensor]:
+    """Mean colour, `[B]` for each of red, green and blue in [-1, 1], above and beside the head in FFHQ-aligned images
+    `[B, 3, S, S]`.
+    """
+    size = images.shape[-1]
+    above, beside = images[..., : size // 10, :], images[..., size // 10 : size // 2, :]
+    parts = (above, beside[..., : size // 12], beside[..., -(size // 12) :])
+    colours = torch.cat([part.flatten(2) for part in parts], -1).mean(-1)
+    return dict(zip(COLOURS, colours.unbind(1), strict=True))
+
+
+def openings(points: np.ndarray) -> dict[str, np.ndarray]:
+    """How open eyes and mouth are and how wide the mouth is, `[B]` each over the distance of the eyes' outer corners,
+    of face-mesh landmarks `[B, 478, 3]`.
+    """
+
+    def gap(pair: tuple[int, int]) -> np.ndarray:
+        return np.linalg.norm(points[:, pair[0]] - points[:, pair[1]], axis=-1)
+
+    unit = gap(CORNERS)
+    found = (gap(LIDS[0]) + gap(LIDS[1]), gap(LIPS), gap(MOUTH))
+    return {name: each / unit for name, each in zip(OPENINGS, found, strict=True)}
+
+
+@torch.inference_mode()
+def read(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
+    """Readings by name, POSE in degrees, OPENINGS and COLOURS, `[B]` float64 each, of FFHQ-aligned RGB images
+    `[B, 3, S, S]` in [-1, 1]. What the face mesh reads is NaN where it finds no face.
+    """
+    # A crop shows as much around the face as the region that the mesh expects.
+    regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
+    points = mesh(regions)["landmarks"].astype(np.float64)
+    angles = pose.angles(pose.rotation(points)).T[: len(POSE)]
+    colours = {name: value.double().cpu().numpy() for name, value in surroundings(images).items()}
+    return dict(zip(POSE, angles, strict=True)) | openings(points) | colours
+
+
+def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The readings of several batches of pictures as those of one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def errors(wanted: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """How far readings `found` in a clip's frames, `[N]` each, are from those `wanted`; NaN where either is.
+
+    Infants differ in how wide eyes and mouth are: there the mean difference is left out. Of the colours, which stay as
+    they are over a clip, it is all that counts.
+    """
+    off = {name: wanted[name] - found[name] for name in (*POSE, *OPENINGS, *COLOURS)}
+    for name, each in off.items():
+        known = np.isfinite(each)
+        mean = each[known].mean() if known.any() else 0.0
+        if name in OPENINGS:
+            off[name] = each - mean
+        elif name in COLOURS:
+            off[name] = np.full_like(each, mean)
+    return off
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What judges read off pictures, as linear functions of the flattened latents that draw them."""
+
+    names: tuple[str, ...]
+    gradients: np.ndarray  # [k, D] float32, of the standardised readings
+    shifts: np.ndarray  # [k, D] float32, how latents differ where a reading does: their covariance times the gradients
+    scales: np.ndarray  # [k] float32, the readings' standard deviations
+    noise: np.ndarray  # [k] float32, the share of a reading's variance that the others' latents do not tell
+
+    def only(self, names: tuple[str, ...]) -> "Readings":
+        """Those of some names, as far as they were read."""
+        rows = [self.names.index(name) for name in names if name in self.names]
+        parts = (part[rows] for part in (self.gradients, self.shifts, self.scales, self.noise))
+        return Readings(tuple(self.names[row] for row in rows), *parts)
+
+    def clear(self, moves: np.ndarray) -> np.ndarray:
+        """Moves `[..., D]` of latents without what would change the readings.
+
+        It is undone by the moves that commonly go with such changes, the shifts, so that latents stay what the
+        generator has seen; for one reading and latents of unit covariance this is the conditional manipulation of
+        InterFaceGAN (Shen et al. 2020, arXiv:2005.09635).
+        """
+        amounts = (moves @ self.gradients.T) @ np.linalg.pinv(self.shifts @ self.gradients.T, rcond=1e-4)
+        return (moves - amounts @ self.shifts).astype(np.float32)
+
+    def standardised(self, off: dict[str, np.ndarray]) -> np.ndarray:
+        """Differences of readings by name, `[N]` each, over their scales: `[N, k]` in [-1, 1], as far as a linear
+        function may be believed.
+        """
+        return np.clip(np.stack([off[name] for name in self.names], 1) / self.scales, -1, 1)
+
+    def moves(self) -> np.ndarray:
+        """What to move latents by for standardised changes of the readings: `[k, D]`.
+
+        The likeliest latent that has them, by the spread of the latents and the readings' noise (the update of a Kalman
+        filter).
+        """
+        common = self.shifts @ self.gradients.T + np.diag(self.noise)
+        return np.linalg.solve(common, self.shifts).astype(np.float32)
+
+
+def fit_readings(latents: np.ndarray, values: dict[str, np.ndarray], ridge: float = 0.1) -> Readings:
+    """Fit flattened latents `[M, D]` to readings `[M]` by name, by ridge regression.
+
+    `ridge` is the penalty as a share of the latents' mean square length. Where a reading is NaN, none of that latent is
+    used; readings of which there are fewer than half, or that do not vary, are left out.
+    """
+    names = tuple(name for name, v in values.items() if np.isfinite(v).mean() >= 0.5 and np.nanstd(v) > 1e-6)
+    table = np.stack([values[name] for name in names], 1) if names else np.empty((len(latents), 0))
+    known = np.isfinite(table).all(1)
+    x, y = latents[known].astype(np.float64), table[known]
+    scales = y.std(0)
+    x, y = x - x.mean(0), (y - y.mean(0)) / scales
+    # There are fewer latents than entries, so the dual form is the smaller one.
+    gram = x @ x.T
+    gram[np.diag_indices(len(gram))] += ridge * np.trace(gram) / max(1, len(gram))
+    inverse = np.linalg.inv(gram)
+    duals = inverse @ y
+    gradients = x.T @ duals
+    shifts = x.T @ (x @ gradients) / max(1, len(x))
+    # Each latent's reading, told from all others alone (leave one out), leaves this.
+    noise = (duals / np.diag(inverse)[:, None]).var(0)
+    parts = (part.astype(np.float32) for part in (gradients.T, shifts.T, scales, noise))
+    return Readings(names, *parts)
