@@ -23,7 +23,7 @@ from test_common import common
 
 from peekaboo import lease, models
 
-GPU_RULES = {"invert", "tune", "score", "decode", "measure", "sweep"}
+GPU_RULES = {"invert", "tune", "score", "traverse", "decode", "measure", "sweep"}
 
 
 @pytest.fixture

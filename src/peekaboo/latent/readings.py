@@ -12,13 +12,7 @@ from peekaboo.judges import landmarks, pose
 
 # Of the head's pose; an aligned crop shows no roll.
 POSE = ("yaw", "pitch")
-# Distances of the lids and of the lips, and the mouth's width, over the distance of the eyes' outer corners.
-OPENINGS = ("eyes", "mouth", "lips")
 COLOURS = ("red", "green", "blue")
-
-# Points of the face mesh (google-ai-edge/mediapipe, python/solutions/face_mesh_connections.py): the outer corners of
-# the eyes; the middles of upper and lower lid, of either eye; of upper and lower lip, inside; the corners of the mouth.
-CORNERS, LIDS, LIPS, MOUTH = (33, 263), ((159, 145), (386, 374)), (13, 14), (61, 291)
 
 
 def surroundings(images: Tensor) -> dict[str, Tensor]:
@@ -32,30 +26,16 @@ def surroundings(images: Tensor) -> dict[str, Tensor]:
     return dict(zip(COLOURS, colours.unbind(1), strict=True))
 
 
-def openings(points: np.ndarray) -> dict[str, np.ndarray]:
-    """How open eyes and mouth are and how wide the mouth is, `[B]` each over the distance of the eyes' outer corners,
-    of face-mesh landmarks `[B, 478, 3]`.
-    """
-
-    def gap(pair: tuple[int, int]) -> np.ndarray:
-        return np.linalg.norm(points[:, pair[0]] - points[:, pair[1]], axis=-1)
-
-    unit = gap(CORNERS)
-    found = (gap(LIDS[0]) + gap(LIDS[1]), gap(LIPS), gap(MOUTH))
-    return {name: each / unit for name, each in zip(OPENINGS, found, strict=True)}
-
-
 @torch.inference_mode()
 def read(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
-    """Readings by name, POSE in degrees, OPENINGS and COLOURS, `[B]` float64 each, of FFHQ-aligned RGB images
-    `[B, 3, S, S]` in [-1, 1]. What the face mesh reads is NaN where it finds no face.
+    """Readings by name, POSE in degrees and COLOURS, `[B]` float64 each, of FFHQ-aligned RGB images `[B, 3, S, S]` in
+    [-1, 1]. The pose is NaN where the face mesh finds no face.
     """
     # A crop shows as much around the face as the region that the mesh expects.
     regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
-    points = mesh(regions)["landmarks"].astype(np.float64)
-    angles = pose.angles(pose.rotation(points)).T[: len(POSE)]
+    angles = pose.angles(pose.rotation(mesh(regions)["landmarks"])).T[: len(POSE)]
     colours = {name: value.double().cpu().numpy() for name, value in surroundings(images).items()}
-    return dict(zip(POSE, angles, strict=True)) | openings(points) | colours
+    return dict(zip(POSE, angles, strict=True)) | colours
 
 
 def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -66,18 +46,10 @@ def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def errors(wanted: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """How far readings `found` in a clip's frames, `[N]` each, are from those `wanted`; NaN where either is.
 
-    Infants differ in how wide eyes and mouth are: there the mean difference is left out. Of the colours, which stay as
-    they are over a clip, it is all that counts.
+    The colours stay as they are over a clip: their mean difference is all that counts.
     """
-    off = {name: wanted[name] - found[name] for name in (*POSE, *OPENINGS, *COLOURS)}
-    for name, each in off.items():
-        known = np.isfinite(each)
-        mean = each[known].mean() if known.any() else 0.0
-        if name in OPENINGS:
-            off[name] = each - mean
-        elif name in COLOURS:
-            off[name] = np.full_like(each, mean)
-    return off
+    off = {name: wanted[name] - found[name] for name in (*POSE, *COLOURS)}
+    return off | {name: np.full_like(off[name], off[name].mean()) for name in COLOURS}
 
 
 @dataclass(frozen=True)

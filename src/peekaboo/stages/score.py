@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import OPENINGS, Readings, fit_readings, joined, read
+from peekaboo.latent.readings import Readings, fit_readings, joined, read
 from peekaboo.latent.scorers import RETAINED, Scorer, explained, fit
 
 TRUNCATION = 0.7  # of the random latents
@@ -79,8 +79,7 @@ def labelled(
     }
     flat = latents.flatten(1).cpu().numpy()
     seen = dict.fromkeys(labels, flat) | {"identity": explained(flat, embeddings.float().cpu().numpy(), len(pivots))}
-    # How wide eyes and mouth are is half of who it is: a walk clear of that as well led where no face is.
-    return seen, labels, fit_readings(flat, {name: value for name, value in values.items() if name not in OPENINGS})
+    return seen, labels, fit_readings(flat, values)
 
 
 def fitted(

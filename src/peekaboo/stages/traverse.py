@@ -23,6 +23,7 @@ Reader = Callable[[Tensor], dict[str, np.ndarray]]
 # How far latents by which readings are fitted lie around the walked ones, of how far random ones lie around theirs.
 SPREAD = 0.25
 NEAR = 250  # of such latents
+SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the pictures nearer
 
 
 def read_scorers(group: h5py.Group) -> tuple[dict[str, Scorer], Readings]:
@@ -106,6 +107,9 @@ def hold(
         found, embeddings = seen(drawn(latents, where, generator, settings.batch), identity, reader)
         return found | {"identity": embeddings @ mean}
 
+    def faces_in(found: dict[str, np.ndarray]) -> int:
+        return np.isfinite(found["yaw"]).sum()
+
     def lacking(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return errors(wanted, found) | {"identity": np.minimum(wanted["identity"] - found["identity"], 0)}
 
@@ -122,11 +126,15 @@ def hold(
         fitted = fit_readings(np.concatenate(latents), joined(values))
         scale = scale or fitted
         costs = costs or [cost(scale.standardised(lacking(found)))]
-        off = np.nan_to_num(fitted.standardised(lacking(found))).astype(np.float32)
-        moved = rows + off @ fitted.moves()
-        after = looked(moved, placed)
-        left = cost(scale.standardised(lacking(after)))
-        if left >= costs[-1]:
+        step = np.nan_to_num(fitted.standardised(lacking(found))).astype(np.float32) @ fitted.moves()
+        # Readings are less linear than they look: where a whole step leads astray, a part of it may not.
+        for share in SHARES:
+            moved = rows + np.float32(share) * step
+            after = looked(moved, placed)
+            left = cost(scale.standardised(lacking(after)))
+            if left < costs[-1] and faces_in(after) >= faces_in(found):
+                break
+        else:
             break
         rows, found = moved, after
         costs.append(left)
