@@ -12,7 +12,6 @@ from peekaboo.judges import landmarks, pose
 
 # Of the head's pose; an aligned crop shows no roll.
 POSE = ("yaw", "pitch")
-COLOURS = ("red", "green", "blue")
 
 
 def surroundings(images: Tensor) -> dict[str, Tensor]:
@@ -23,33 +22,23 @@ def surroundings(images: Tensor) -> dict[str, Tensor]:
     above, beside = images[..., : size // 10, :], images[..., size // 10 : size // 2, :]
     parts = (above, beside[..., : size // 12], beside[..., -(size // 12) :])
     colours = torch.cat([part.flatten(2) for part in parts], -1).mean(-1)
-    return dict(zip(COLOURS, colours.unbind(1), strict=True))
+    return dict(zip(("red", "green", "blue"), colours.unbind(1), strict=True))
 
 
 @torch.inference_mode()
-def read(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
-    """Readings by name, POSE in degrees and COLOURS, `[B]` float64 each, of FFHQ-aligned RGB images `[B, 3, S, S]` in
-    [-1, 1]. The pose is NaN where the face mesh finds no face.
+def turned(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
+    """Yaw and pitch of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each in degrees; NaN where
+    the face mesh finds no face.
     """
     # A crop shows as much around the face as the region that the mesh expects.
     regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
     angles = pose.angles(pose.rotation(mesh(regions)["landmarks"])).T[: len(POSE)]
-    colours = {name: value.double().cpu().numpy() for name, value in surroundings(images).items()}
-    return dict(zip(POSE, angles, strict=True)) | colours
+    return dict(zip(POSE, angles, strict=True))
 
 
 def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The readings of several batches of pictures as those of one."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def errors(wanted: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """How far readings `found` in a clip's frames, `[N]` each, are from those `wanted`; NaN where either is.
-
-    The colours stay as they are over a clip: their mean difference is all that counts.
-    """
-    off = {name: wanted[name] - found[name] for name in (*POSE, *COLOURS)}
-    return off | {name: np.full_like(off[name], off[name].mean()) for name in COLOURS}
 
 
 @dataclass(frozen=True)
@@ -78,11 +67,9 @@ class Readings:
         amounts = (moves @ self.gradients.T) @ np.linalg.pinv(self.shifts @ self.gradients.T, rcond=1e-4)
         return (moves - amounts @ self.shifts).astype(np.float32)
 
-    def standardised(self, off: dict[str, np.ndarray]) -> np.ndarray:
-        """Differences of readings by name, `[N]` each, over their scales: `[N, k]` in [-1, 1], as far as a linear
-        function may be believed.
-        """
-        return np.clip(np.stack([off[name] for name in self.names], 1) / self.scales, -1, 1)
+    def standardised(self, off: dict[str, np.ndarray], most: float) -> np.ndarray:
+        """Differences of readings by name, `[N]` each, over their scales: `[N, k]`, of at most `most`."""
+        return np.clip(np.stack([off[name] for name in self.names], 1) / self.scales, -most, most)
 
     def moves(self) -> np.ndarray:
         """What to move latents by for standardised changes of the readings: `[k, D]`.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent import placement
-from peekaboo.latent.readings import POSE, Readings, errors, fit_readings, joined, read
+from peekaboo.latent.readings import POSE, Readings, fit_readings, joined, turned
 from peekaboo.latent.scorers import RETAINED, Scorer, amplified, direction, reach
 from peekaboo.stages.score import clip_samples, random_latents
 
@@ -23,6 +23,8 @@ Reader = Callable[[Tensor], dict[str, np.ndarray]]
 # How far latents by which readings are fitted lie around the walked ones, of how far random ones lie around theirs.
 SPREAD = 0.25
 NEAR = 250  # of such latents
+# Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
+NEXT, FAR = 1.0, 3.0
 SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the pictures nearer
 
 
@@ -75,7 +77,7 @@ def seen(pictures: Iterable[Tensor], identity: nn.Module, reader: Reader) -> tup
 
 def cost(off: np.ndarray) -> float:
     """Mean square of standardised errors `[N, k]`; what could not be read counts as far off."""
-    return float((np.nan_to_num(off, nan=1) ** 2).mean())
+    return float((np.nan_to_num(off, nan=FAR) ** 2).mean())
 
 
 @torch.inference_mode()
@@ -89,9 +91,9 @@ def hold(
     settings: argparse.Namespace,
     seed: int,
 ) -> tuple[np.ndarray, list[float]]:
-    """Take back what the walk to latents `rows` `[N, D]` at placements `placed` `[N, 3, 3]` changed of the readings of
-    the frames' own `faces`, batches `[b, 3, S, S]`; returns the latents and the errors before the first round and after
-    each that was kept.
+    """Turn heads back that the walk to latents `rows` `[N, D]` at placements `placed` `[N, 3, 3]` has turned from those
+    of the frames' own `faces`, batches `[b, 3, S, S]`; returns the latents and the errors before the first round and
+    after each that was kept.
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
     So readings are fitted anew there, by random latents around the walked ones and these, and every frame is moved by
@@ -111,7 +113,8 @@ def hold(
         return np.isfinite(found["yaw"]).sum()
 
     def lacking(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return errors(wanted, found) | {"identity": np.minimum(wanted["identity"] - found["identity"], 0)}
+        off = {name: wanted[name] - found[name] for name in POSE}
+        return off | {"identity": np.minimum(wanted["identity"] - found["identity"], 0)}
 
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
     random = random_latents(generator, NEAR, seed).flatten(1).cpu().numpy()
@@ -125,13 +128,13 @@ def hold(
         values.append({name: value[sample] for name, value in found.items()})
         fitted = fit_readings(np.concatenate(latents), joined(values))
         scale = scale or fitted
-        costs = costs or [cost(scale.standardised(lacking(found)))]
-        step = np.nan_to_num(fitted.standardised(lacking(found))).astype(np.float32) @ fitted.moves()
+        costs = costs or [cost(scale.standardised(lacking(found), FAR))]
+        step = np.nan_to_num(fitted.standardised(lacking(found), NEXT)).astype(np.float32) @ fitted.moves()
         # Readings are less linear than they look: where a whole step leads astray, a part of it may not.
         for share in SHARES:
             moved = rows + np.float32(share) * step
             after = looked(moved, placed)
-            left = cost(scale.standardised(lacking(after)))
+            left = cost(scale.standardised(lacking(after), FAR))
             if left < costs[-1] and faces_in(after) >= faces_in(found):
                 break
         else:
@@ -166,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     report = stagefile.StageReport("traverse")
     device = gpu.device(args.device)
     generator, identity = (models.load(path, device) for path in (args.generator, args.identity))
-    reader, scores, held = partial(read, mesh=Mesh()), {}, {}
+    reader, scores, held = partial(turned, mesh=Mesh()), {}, {}
     with (
         stagefile.read(args.faces) as faces,
         stagefile.read(args.latents) as source,
