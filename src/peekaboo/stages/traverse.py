@@ -1,5 +1,5 @@
 """Traverse: move every latent away from its track's identity, along a direction kept clear of what the frames are still
-to show, then look at what is drawn and take back what the walk changed of it all the same.
+to show, then look at what is drawn and turn back the heads that have turned all the same.
 """
 
 import argparse
