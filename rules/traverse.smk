@@ -6,6 +6,7 @@ rule traverse:
         scorers="results/{clip}/score.h5",
         generator=WEIGHTS["generator"],
         identity=WEIGHTS["identity"],
+        affect=WEIGHTS["affect"],
         code=code("peekaboo.stages.traverse"),
     output:
         latents="results/{clip}/traverse.h5",
@@ -32,6 +33,6 @@ rule traverse:
         """
         OMP_NUM_THREADS={threads} python -m peekaboo.lease {params.device} peekaboo.stages.traverse \
             --faces {input.faces} --latents {input.latents} --tuned {input.tuned} --scorers {input.scorers} \
-            --generator {input.generator} --identity {input.identity} \
+            --generator {input.generator} --identity {input.identity} --affect {input.affect} \
             {params.options} --output {output.latents} --report {output.report} >{log} 2>&1
         """

@@ -49,8 +49,7 @@ def chain(tmp_path_factory):
     judges = {"identity": path["identity"], "affect": path["affect"], "generator": path["generator"]}
     run(score, "score.h5", latents=first, tuned=folder / "tune.h5", **judges, samples=40, device="cpu")
     walking = {"faces": faces, "latents": first, "tuned": folder / "tune.h5", "scorers": folder / "score.h5"}
-    walking |= {"generator": path["generator"], "identity": path["identity"]}
-    run(traverse, "traverse.h5", **walking, top_k=3, device="cpu")
+    run(traverse, "traverse.h5", **walking, **judges, top_k=3, device="cpu")
     for name in ("invert", "traverse"):
         drawing = {"latents": folder / f"{name}.h5", "generator": path["generator"], "tuned": folder / "tune.h5"}
         run(decode, f"{name}.crops.h5", **drawing, device="cpu")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from peekaboo import gpu
 from peekaboo.judges import landmarks, pose
@@ -34,6 +34,15 @@ def turned(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
     regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
     angles = pose.angles(pose.rotation(mesh(regions)["landmarks"])).T[: len(POSE)]
     return dict(zip(POSE, angles, strict=True))
+
+
+@torch.inference_mode()
+def read(images: Tensor, affect: nn.Module, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
+    """All readings by name, `[B]` each, of FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1]: what the judge of affect,
+    age and sex sees, the colour around the head, and its pose.
+    """
+    named = affect.labels(images) | surroundings(images)
+    return {name: value.double().cpu().numpy() for name, value in named.items()} | turned(images, mesh)
 
 
 def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

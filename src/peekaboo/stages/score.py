@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import Readings, fit_readings, joined, surroundings, turned
+from peekaboo.latent.readings import Readings, fit_readings, joined, read
 from peekaboo.latent.scorers import RETAINED, Scorer, explained, fit
 
 TRUNCATION = 0.7  # of the random latents
@@ -40,9 +40,7 @@ def judged(latents: Tensor, generator: nn.Module, judges: Judges, batch: int) ->
         for chunk in latents.split(batch):
             images = generator.synthesis(chunk, gpu.precision(chunk.device)).clamp(-1, 1)
             embeddings.append(judges.identity.embed(images))
-            named = judges.affect.labels(images) | surroundings(images)
-            found.append({name: value.double().cpu().numpy() for name, value in named.items()})
-            found[-1] |= turned(images, judges.mesh)
+            found.append(read(images, judges.affect, judges.mesh))
     return torch.cat(embeddings), joined(found)
 
 

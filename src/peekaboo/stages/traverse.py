@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent import placement
-from peekaboo.latent.readings import POSE, Readings, fit_readings, joined, turned
+from peekaboo.latent.readings import POSE, Readings, fit_readings, joined, read
 from peekaboo.latent.scorers import RETAINED, Scorer, amplified, direction, reach
 from peekaboo.stages.score import clip_samples, random_latents
 
@@ -97,8 +97,8 @@ def hold(
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
     So readings are fitted anew there, by random latents around the walked ones and these, and every frame is moved by
-    what it lacks; in rounds, as long as the errors shrink. A cosine to the infant's mean embedding above that after the
-    walk is an error too, so that the way back is not taken.
+    what it lacks of its pose; in rounds, as long as the errors shrink. All else is to stay as the walk left it, and the
+    cosine to the infant's mean embedding below that, so that the way back is not taken.
     """
     if not settings.rounds:
         return rows, []
@@ -113,7 +113,7 @@ def hold(
         return np.isfinite(found["yaw"]).sum()
 
     def lacking(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        off = {name: wanted[name] - found[name] for name in POSE}
+        off = {name: wanted[name] - found[name] for name in found}
         return off | {"identity": np.minimum(wanted["identity"] - found["identity"], 0)}
 
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
@@ -121,7 +121,7 @@ def hold(
     around = np.random.default_rng(seed).choice(sample, len(random))
     latents = [rows[around] + np.float32(SPREAD) * (random - random.mean(0))]
     values, found = [looked(latents[0], None)], looked(rows, placed)
-    wanted["identity"] = found["identity"]
+    wanted = found | {name: wanted[name] for name in POSE}
     scale, costs = None, []
     for _ in range(settings.rounds):
         latents.append(rows[sample])
@@ -153,6 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scorers", required=True, help="score's stage file")
     parser.add_argument("--generator", required=True, help="generator weights, safetensors")
     parser.add_argument("--identity", required=True, help="weights of the identity judge that steers the edit")
+    parser.add_argument("--affect", required=True, help="weights of the judge of affect, age and sex")
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--top-k", type=int, default=0, help="largest components kept of each retained attribute")
@@ -168,8 +169,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     report = stagefile.StageReport("traverse")
     device = gpu.device(args.device)
-    generator, identity = (models.load(path, device) for path in (args.generator, args.identity))
-    reader, scores, held = partial(turned, mesh=Mesh()), {}, {}
+    generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
+    reader, scores, held = partial(read, affect=affect, mesh=Mesh()), {}, {}
     with (
         stagefile.read(args.faces) as faces,
         stagefile.read(args.latents) as source,
@@ -195,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
             moved, costs = hold(moved, placed, own_faces, own, identity, reader, args, args.seed + track)
             held[name] = [round(value, 4) for value in costs]
             stagefile.scatter(edited, pairs, moved.reshape(-1, *shape[2:]))
-    checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity")}
+    checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
     report.write(
         args.report, shape[0], gpu.describe(device), models=checksums, identity_score=scores, readings_error=held
     )

@@ -25,7 +25,7 @@ from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.judge import Face, Judge
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import POSE, Readings, turned
+from peekaboo.latent.readings import POSE, Readings, read
 from peekaboo.latent.scorers import RETAINED, Scorer, amplified, direction, reach
 from peekaboo.stages import compose, report, score, traverse
 
@@ -542,7 +542,7 @@ def sweep(args: argparse.Namespace) -> None:
     mesh = Mesh()
     judges = [mesh, Dlib(), Embedded(args.identity, device), Affect(args.affect, device)]
     judges.append(Demographics(args.affect, device))
-    steering, reader = score.Judges(identity, affect, mesh), partial(turned, mesh=mesh)
+    steering, reader = score.Judges(identity, affect, mesh), partial(read, affect=affect, mesh=mesh)
     limits = thresholds(args.embedded)
     current = Setting(args.weight_decay, args.top_k, args.alpha, args.steps)
     # All walks begin where the latents are, whatever the other settings.
