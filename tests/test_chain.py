@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from peekaboo import models, stagefile
 from peekaboo.judges import pose
 from peekaboo.judges.landmarks import Mesh
+from peekaboo.latent.readings import Judges, read
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.stages import score, traverse
@@ -152,20 +154,20 @@ def test_thresholds_come_from_the_judge_and_from_the_benchmark_of_the_networks(t
 
 
 def walks(rows):
-    names = ["weight_decay", "top_k", "alpha", "steps", "share", "identity_distance", "valence_rmse", "arousal_rmse"]
+    names = ["weight_decay", "top_k", "cosine", "steps", "share", "identity_distance", "valence_rmse", "arousal_rmse"]
     return pd.DataFrame(rows, columns=names)
 
 
 def test_recommended_is_the_shortest_walk_that_reaches_at_the_least_cost():
     table = walks(
         [
-            (math.nan, math.nan, -0.75, 0, 1.0, 0.9, 0.0, 0.0),
-            (1.0, 0, -0.75, 300, 0.90, 0.5, 0.1, 0.1),
-            (1.0, 0, -0.75, 1000, 0.96, 0.6, 0.3, 0.3),
+            (math.nan, math.nan, math.nan, 0, 1.0, 0.9, 0.0, 0.0),
+            (1.0, 0, 0.1, 300, 0.90, 0.5, 0.1, 0.1),
+            (1.0, 0, -0.1, 1000, 0.96, 0.6, 0.3, 0.3),
             # Costs less, but is longer than the one above.
-            (1.0, 0, -0.75, 3000, 0.99, 0.7, 0.1, 0.1),
-            (1.0, 50, -0.75, 3000, 0.95, 0.6, 0.2, 0.3),
-            (1.0, 50, -0.75, 1000, 0.94, 0.6, 0.1, 0.1),
+            (1.0, 0, -0.3, 3000, 0.99, 0.7, 0.1, 0.1),
+            (1.0, 50, -0.3, 3000, 0.95, 0.6, 0.2, 0.3),
+            (1.0, 50, -0.1, 1000, 0.94, 0.6, 0.1, 0.1),
         ]
     )
     chosen, reached = chain.recommended(table, "share")
@@ -175,10 +177,10 @@ def test_recommended_is_the_shortest_walk_that_reaches_at_the_least_cost():
 
 
 def test_pooling_takes_root_mean_squares_of_rmse_and_means_of_the_rest():
-    start = chain.Setting(math.nan, math.nan, -0.75, 0)
+    start = chain.Setting(math.nan, math.nan, math.nan)
     rows = [
         {"clip": clip, **setting._asdict(), "share": share, "valence_rmse": error}
-        for setting in (start, chain.Setting(3.0, 50, -0.75, 1000))
+        for setting in (start, chain.Setting(3.0, 50, -0.3))
         for clip, share, error in (("a", 0.0, 0.3), ("b", 1.0, 0.4))
     ]
     found = chain.pooled(pd.DataFrame(rows).astype({"top_k": "Int64"}))
@@ -187,12 +189,26 @@ def test_pooling_takes_root_mean_squares_of_rmse_and_means_of_the_rest():
     np.testing.assert_allclose(found["valence_rmse"], math.sqrt((0.09 + 0.16) / 2))
 
 
-def test_the_grid_holds_the_setting_in_use_once():
-    inside = chain.Setting(chain.WEIGHT_DECAYS[0], chain.TOP_KS[0], -0.75, chain.STEPS[0])
-    count = len(chain.WEIGHT_DECAYS) * len(chain.TOP_KS) * len(chain.STEPS)
-    assert len(chain.grid(inside)) == count
-    outside = inside._replace(steps=17)
-    assert len(chain.grid(outside)) == count + 1 and outside in chain.grid(outside)
+def test_the_walk_in_use_is_among_those_that_are_tried_once():
+    inside = chain.Setting(chain.WEIGHT_DECAYS[0], chain.TOP_KS[0], -0.3)
+    assert len(chain.routes(inside)) == len(chain.WEIGHT_DECAYS) * len(chain.TOP_KS)
+    outside = inside._replace(top_k=17)
+    assert len(chain.routes(outside)) == len(chain.routes(inside)) + 1
+
+
+def test_a_walk_ends_where_the_cosine_is_as_low_and_goes_no_further_than_it_must():
+    walked = []
+
+    def places():
+        for cosine in (0.4, -0.2, -0.1, -0.3, -0.5):
+            walked.append(cosine)
+            yield traverse.Place(np.zeros((1, 1)), cosine, 0.0)
+
+    found = chain.ends(places(), (0.1, -0.2, -0.3))
+    assert [(part, place.cosine) for part, place in found.values()] == [(2, -0.2), (2, -0.2), (4, -0.3)]
+    assert walked == [0.4, -0.2, -0.1, -0.3]
+    # Where it never is, the walk ends at its end.
+    assert chain.ends(places(), (0.1, -0.9))[-0.9][0] == 5
 
 
 SIDE = 16
@@ -228,12 +244,13 @@ def test_scorers_are_those_of_the_score_stage(tmp_path):
         ]
     )
     settings = argparse.Namespace(batch=16, **{name.replace("-", "_"): value for name, value in options.items()})
-    found, readings = chain.fitted(tmp_path, 1, generator, score.Judges(identity, affect, Mesh()), settings)
+    judges = Judges(identity, partial(read, affect=affect, mesh=Mesh()))
+    found, readings = chain.fitted(tmp_path, 1, generator, judges, settings)
     assert set(found) == {*chain.WEIGHT_DECAYS, 2.0}
     with stagefile.read(tmp_path / "score.h5") as file:
-        expected, read = traverse.read_scorers(file["track_001"])
-    assert readings.names == read.names == ("emotion", "arousal", "age", "sex", "red", "green", "blue")
-    np.testing.assert_allclose(readings.gradients, read.gradients, rtol=1e-3, atol=1e-5)
+        expected, stored = traverse.read_scorers(file["track_001"])
+    assert readings.names == stored.names == ("emotion", "arousal", "age", "sex", "red", "green", "blue")
+    np.testing.assert_allclose(readings.gradients, stored.gradients, rtol=1e-3, atol=1e-5)
     for name, scorer in expected.items():
         # Batches of another size round otherwise.
         np.testing.assert_allclose(found[2.0][name].weight, scorer.weight, rtol=1e-4, atol=1e-6)

@@ -1,13 +1,10 @@
 """What a walk is to leave alone: read off pictures, fitted to latents, and brought back where it was lost."""
 
-import argparse
-
 import numpy as np
 import torch
 
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import POSE, fit_readings, surroundings, turned
-from peekaboo.latent.scorers import amplified
+from peekaboo.latent.readings import POSE, Judges, drawn, fit_readings, seen, surroundings, turned
 from peekaboo.stages import traverse
 
 
@@ -57,19 +54,6 @@ def test_readings_that_are_missing_or_alike_are_left_out():
     np.testing.assert_array_equal(none.clear(latents), latents)
 
 
-def test_what_sets_frames_apart_is_amplified_but_for_the_pose():
-    latents, values = faces(np.random.default_rng(4))
-    pose = fit_readings(latents, {"yaw": values["yaw"]}, ridge=1e-4)
-    mean = latents.mean(0)
-    louder = amplified(latents, mean, 1.5, pose)
-    gradient = pose.gradients[0]
-    np.testing.assert_allclose(louder @ gradient, latents @ gradient, atol=1e-3)
-    np.testing.assert_allclose(louder.mean(0), mean, atol=1e-3)
-    age = fit_readings(latents, {"age": values["age"]}, ridge=1e-4).gradients[0]
-    np.testing.assert_allclose(np.std(louder @ age) / np.std(latents @ age), 1.5, atol=0.02)
-    np.testing.assert_array_equal(amplified(latents, mean, 1.0, pose), latents)
-
-
 def test_surroundings_are_above_and_beside_the_head():
     images = torch.rand(2, 3, 60, 60, generator=torch.Generator().manual_seed(0))
     colours = torch.tensor([[-0.5, 0.25, 1.0], [0.0, 0.5, -1.0]])
@@ -105,14 +89,14 @@ def test_no_pose_is_read_where_there_is_no_face():
 
 class World:
     """A generator, a reader and an identity network in one: pictures are a row of numbers, bent functions of 20 entries
-    of the latents; the first two are the pose, the others the identity.
+    of the latents; the first five are what is held, the next is not, the others are the identity.
     """
 
     num_ws, z_dim, w_dim = 2, 10, 10
 
     def __init__(self, bend=0.3):
         rng = np.random.default_rng(7)
-        self.mixing = torch.from_numpy(rng.normal(size=(20, 15)).astype(np.float32) / 4)
+        self.mixing = torch.from_numpy(rng.normal(size=(20, 18)).astype(np.float32) / 4)
         self.bend = bend
         self.mapping = self
         self.w_avg = torch.zeros(10)
@@ -126,73 +110,107 @@ class World:
         return images[:, None, None]
 
     def read(self, images):
-        return {name: 8 * images[:, 0, 0, i].double().numpy() for i, name in enumerate(POSE)}
+        names = (*traverse.HELD, "age")
+        return {name: 8 * images[:, 0, 0, i].double().numpy() for i, name in enumerate(names)}
 
     def embed(self, images):
-        return torch.nn.functional.normalize(images[:, 0, 0, 2:], dim=1)
+        return torch.nn.functional.normalize(images[:, 0, 0, 6:], dim=1)
 
 
-SETTINGS = argparse.Namespace(rounds=3, batch=16)
-
-
-def test_what_the_walk_changed_is_taken_back_and_the_identity_is_not():
-    world, rng = World(), np.random.default_rng(8)
-    frames = rng.normal(size=(40, 20)).astype(np.float32)
-    walked = frames + 1.5 * rng.normal(size=20).astype(np.float32) + 0.5 * rng.normal(size=(40, 20)).astype(np.float32)
+def walked(world, judges, parts=4, seed=8):
+    """The places of a walk of frames [40, 20]; readings and embeddings of the frames, of where the way alone leads, and
+    of where the walk ends.
+    """
+    rng = np.random.default_rng(seed)
+    infant = rng.normal(size=20).astype(np.float32)
+    frames = infant + rng.normal(size=(40, 20)).astype(np.float32) / 2
     placed = np.tile(np.eye(3, dtype=np.float32), (40, 1, 1))
-
-    def pictures(latents):
-        return list(traverse.drawn(latents, placed, world, 16))
-
-    def off(latents):
-        readings = (traverse.seen(pictures(each), world, world.read)[0] for each in (frames, latents))
-        wanted, found = readings
-        return [np.sqrt(np.mean((wanted[name] - found[name]) ** 2)) for name in POSE]
-
-    held, costs = traverse.hold(walked, placed, pictures(frames), world, world, world.read, SETTINGS, 0)
-    assert 2 <= len(costs) <= 4 and costs == sorted(costs, reverse=True)
-    before, after = off(walked), off(held)
-    assert costs[-1] < 0.3 * costs[0]
-    assert max(after) < 0.3 * min(before)
-    # No way back to the infant.
-    embeddings = [traverse.seen(pictures(each), world, world.read)[1] for each in (frames, walked, held)]
-    mean = embeddings[0].mean(0) / np.linalg.norm(embeddings[0].mean(0))
-    assert ((embeddings[2] - embeddings[1]) @ mean).mean() < 0.05
-    again, _ = traverse.hold(walked, placed, pictures(frames), world, world, world.read, SETTINGS, 0)
-    np.testing.assert_array_equal(again, held)
+    along = np.linspace(0, -2, parts + 1, dtype=np.float32)[1:, None] * infant
+    faces = list(drawn(frames, placed, world, 16))
+    places = list(traverse.walk(frames, along, placed, faces, world, judges, 16, 0))
+    read_off = [
+        seen(drawn(each, placed, world, 16), judges) for each in (frames, frames + along[-1], places[-1].latents)
+    ]
+    return places, read_off
 
 
-def test_a_round_that_brings_nothing_is_not_kept():
-    world, rng = World(), np.random.default_rng(9)
-    walked = rng.normal(size=(30, 20)).astype(np.float32)
-    placed = np.tile(np.eye(3, dtype=np.float32), (30, 1, 1))
-    faces = list(traverse.drawn(walked, placed, world, 16))
-    held, costs = traverse.hold(walked, placed, faces, world, world, world.read, SETTINGS, 0)
-    assert costs == [0]
-    np.testing.assert_array_equal(held, walked)
-    none = argparse.Namespace(rounds=0, batch=16)
-    held, costs = traverse.hold(walked, placed, [], world, world, world.read, none, 0)
-    assert held is walked and costs == []
+def off(first, second, names=traverse.HELD):
+    """Root mean squares of what readings differ by, by name."""
+    return np.array([np.sqrt(np.mean((first[name] - second[name]) ** 2)) for name in names])
 
 
-def test_a_step_that_loses_a_face_is_not_taken():
-    world, rng = World(), np.random.default_rng(10)
-    frames = rng.normal(size=(40, 20)).astype(np.float32)
-    walked = frames + 1.5 * rng.normal(size=20).astype(np.float32)
+def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not():
+    world = World()
+    judges = Judges(world, world.read)
+    places, ((wanted, own), (straight, away), (found, held)) = walked(world, judges)
+    assert len(places) == 4
+    before, after = off(wanted, straight), off(wanted, found)
+    assert (after < before).all() and after.sum() < 0.25 * before.sum()
+    # Hardly any of the way is gone back; the cosine to the infant is what the walk tells.
+    mean = own.mean(0) / np.linalg.norm(own.mean(0))
+    start, straight_on, end = ((each @ mean).mean() for each in (own, away, held))
+    assert start - end > 0.8 * (start - straight_on) > 0.8
+    np.testing.assert_allclose(places[-1].cosine, end, atol=1e-5)
+    again, _ = walked(world, judges)
+    np.testing.assert_array_equal(again[-1].latents, places[-1].latents)
+
+
+def test_a_walk_of_more_parts_keeps_more():
+    world = World()
+    judges = Judges(world, world.read)
+    left = []
+    for parts in (1, 4):
+        _, ((wanted, _), _, (found, _)) = walked(world, judges, parts)
+        left.append(off(wanted, found).mean())
+    assert left[1] < 0.7 * left[0]
+
+
+def test_a_walk_that_leads_no_further_away_ends():
+    class Round(World):
+        """Pictures that come back to the infant's when the latents have gone far enough."""
+
+        def synthesis(self, latents, dtype, transform=None):
+            return super().synthesis(4 * torch.sin(latents / 4), dtype, transform)
+
+    world, rng = Round(bend=0.0), np.random.default_rng(11)
+    frames = 0.1 * rng.normal(size=(40, 20)).astype(np.float32) + 1
     placed = np.tile(np.eye(3, dtype=np.float32), (40, 1, 1))
-    faces = list(traverse.drawn(frames, placed, world, 16))
-    asked = []
+    along = np.linspace(0, -8 * np.pi, 9, dtype=np.float32)[1:, None] * np.ones(20, np.float32)
+    judges = Judges(world, world.read)
+    faces = list(drawn(frames, placed, world, 16))
+    cosines = [place.cosine for place in traverse.walk(frames, along, placed, faces, world, judges, 16, 0)]
+    assert 1 <= len(cosines) < 8
+    assert (np.diff(cosines) <= -traverse.LEAST).all()
 
-    def read(images):
-        asked.append(images)
-        found = world.read(images)
-        # The frames' own faces are seen, latents around the walked ones and these too; whatever is moved is not.
-        if len(asked) > 3 + 16 + 3:
-            found["yaw"][:] = np.nan
-        return found
 
-    held, costs = traverse.hold(walked, placed, faces, world, world, read, SETTINGS, 0)
-    assert len(costs) == 1
-    np.testing.assert_array_equal(held, walked)
-    # Once for a whole step, once for half and once for a quarter.
-    assert len(asked) == 3 + 16 + 3 + 3 * 3
+def test_frames_are_moved_only_where_that_brings_them_nearer():
+    rng = np.random.default_rng(9)
+    latents = rng.normal(size=(300, 20)).astype(np.float32)
+    readings = fit_readings(latents, {"yaw": latents[:, 0], "identity": latents[:, 1]}, ridge=1e-6)
+    rows = latents[:3]
+    found = {"yaw": rows[:, 0].astype(np.float64), "identity": rows[:, 1].astype(np.float64)}
+    wanted = found | {"yaw": found["yaw"] + 0.8}
+
+    def look(moved, frames):
+        """The first frame answers as it was fitted to, the second by four times as much, the third loses its face."""
+        steps = moved[:, 0] - rows[frames, 0]
+        yaw = found["yaw"][frames] + np.choose(frames, [steps, 4 * steps, np.full(len(steps), np.nan)])
+        return {"yaw": yaw, "identity": moved[:, 1].astype(np.float64)}
+
+    moved, seen_then = traverse.taken_back(rows, wanted, found, readings, look)
+    steps = (moved - rows)[:, 0]
+    np.testing.assert_allclose(steps, [0.8, 0.2, 0], atol=0.02)
+    np.testing.assert_allclose(seen_then["yaw"], [wanted["yaw"][0], wanted["yaw"][1], found["yaw"][2]], atol=0.06)
+    np.testing.assert_array_equal(moved[2], rows[2])
+
+
+def test_an_identity_further_off_is_no_lack():
+    latents = np.random.default_rng(10).normal(size=(300, 20)).astype(np.float32)
+    readings = fit_readings(latents, {"yaw": latents[:, 0], "identity": latents[:, 1]})
+    found = {"yaw": np.zeros(3), "identity": np.array([-0.2, 0.3, np.nan])}
+    wanted = {"yaw": np.array([0, 9, np.nan]), "identity": np.zeros(3)}
+    lack = traverse.lacking(wanted, found, readings, 3)
+    np.testing.assert_array_equal(lack[:, 0], [0, 3, np.nan])
+    np.testing.assert_allclose(lack[:, 1], [0, -0.3 / readings.scales[1], np.nan])
+    # What cannot be read counts as far off.
+    np.testing.assert_allclose(traverse.errors(wanted, found, readings)[[0, 2]], [0, 9])

@@ -38,9 +38,10 @@ def test_all_frames_go_where_the_plain_loop_of_gradient_steps_takes_the_one_that
 def test_a_frame_of_which_the_scorer_is_sure_is_not_left_behind():
     target = Scorer(np.ones(4, np.float32), 0.0, 1.0)
     logits = np.array([0.5, 40.0])
-    distance = reach(logits, target, target.weight, alpha=-0.75, steps=100)
-    assert distance == reach(logits[:1], target, target.weight, alpha=-0.75, steps=100) < -1
-    assert abs(reach(logits[1:], target, target.weight, alpha=-0.75, steps=100)) < 1e-6
+    both, first, second = (
+        reach(some, target, target.weight, alpha=-0.75, steps=100) for some in (logits, logits[:1], logits[1:])
+    )
+    assert both == first < -1 and abs(second) < 1e-6
 
 
 def test_direction_is_zero_where_a_retained_gradient_is_largest():
@@ -49,6 +50,16 @@ def test_direction_is_zero_where_a_retained_gradient_is_largest():
     second = Scorer(np.array([0, 7, 0, 0, 0, -6], np.float32), 0.0, 1.0)
     none = fit_readings(np.eye(2, 6, dtype=np.float32), {})
     assert direction(target, [first, second], 2, none).tolist() == [0, 0, 1, 1, 0, 0]
+
+
+def test_a_walk_that_would_lead_back_is_refused():
+    target = Scorer(np.array([1, 0, 0, 0], np.float32), 0.0, 1.0)
+    rng = np.random.default_rng(0)
+    latents = rng.normal(size=(500, 4)).astype(np.float32)
+    # The reading is the identity itself: nothing of the way is left.
+    same = fit_readings(latents, {"yaw": latents[:, 0]}, ridge=1e-6)
+    with pytest.raises(ValueError, match=r"leads away from the identity.*lower traverse\.top_k"):
+        direction(target, [target], 1, same)
 
 
 def test_the_identity_scorer_sees_what_the_identity_tells_of_the_latents_alone():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peekaboo import stagefile
+from peekaboo.nets.residual import FaceAttributes
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.synth import train
 from peekaboo.synth.head import IDENTITY, N_PARAMETERS
@@ -146,6 +147,19 @@ def test_photographs_are_seeded_and_come_from_both_kinds(tmp_path):
     to_drawn, to_recorded = ((first - x).square().mean([1, 2, 3]) for x in (drawn, recorded))
     share = (to_drawn < to_recorded).float().mean()
     assert 0.3 < share < 0.7
+
+
+def test_a_face_and_its_mirror_image_show_the_same_affect():
+    torch.manual_seed(0)
+    net = FaceAttributes([8, 16], 32, 32).eval()
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        found, mirrored = net(images), net(images.flip(-1))
+        one, other = (net.read(net.features(each)) for each in (images, images.flip(-1)))
+    for name, value in found.items():
+        torch.testing.assert_close(value, mirrored[name])
+        torch.testing.assert_close(value, (one[name] + other[name]) / 2)
+        assert not torch.allclose(one[name], other[name], atol=1e-4)
 
 
 def test_verification_auc_is_the_rank_statistic():

@@ -1,6 +1,8 @@
 """What a walk is to leave alone: read off pictures, and as linear functions of the latents that draw them."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -9,9 +11,10 @@ from torch import Tensor, nn
 
 from peekaboo import gpu
 from peekaboo.judges import landmarks, pose
+from peekaboo.latent import placement
 
-# Of the head's pose; an aligned crop shows no roll.
-POSE = ("yaw", "pitch")
+# Of the head's pose; an aligned crop shows hardly any roll until a walk brings it in.
+POSE = ("yaw", "pitch", "roll")
 
 
 def surroundings(images: Tensor) -> dict[str, Tensor]:
@@ -27,12 +30,12 @@ def surroundings(images: Tensor) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def turned(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
-    """Yaw and pitch of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each in degrees; NaN where
-    the face mesh finds no face.
+    """Yaw, pitch and roll of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each in degrees; NaN
+    where the face mesh finds no face.
     """
     # A crop shows as much around the face as the region that the mesh expects.
     regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
-    angles = pose.angles(pose.rotation(mesh(regions)["landmarks"])).T[: len(POSE)]
+    angles = pose.angles(pose.rotation(mesh(regions)["landmarks"])).T
     return dict(zip(POSE, angles, strict=True))
 
 
@@ -43,6 +46,37 @@ def read(images: Tensor, affect: nn.Module, mesh: landmarks.Mesh) -> dict[str, n
     """
     named = affect.labels(images) | surroundings(images)
     return {name: value.double().cpu().numpy() for name, value in named.items()} | turned(images, mesh)
+
+
+class Judges(NamedTuple):
+    """What says whose face is in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], and what else is."""
+
+    identity: nn.Module
+    read: Callable[[Tensor], dict[str, np.ndarray]]  # readings by name, `[B]` each
+
+
+@torch.inference_mode()
+def drawn(rows: np.ndarray, placed: np.ndarray | None, generator: nn.Module, batch: int) -> Iterator[Tensor]:
+    """Images `[b, 3, S, S]` of flattened latents `[N, D]`, a batch at a time; at their placements `[N, 3, 3]`, if there
+    are any.
+    """
+    device = generator.mapping.w_avg.device
+    for start in range(0, len(rows), batch):
+        latents = torch.from_numpy(rows[start : start + batch]).to(device).unflatten(1, (generator.num_ws, -1))
+        transform = None
+        if placed is not None:
+            transform = placement.transforms(torch.from_numpy(placed[start : start + batch]).to(device))
+        yield generator.synthesis(latents, gpu.precision(device), transform=transform).clamp(-1, 1)
+
+
+@torch.inference_mode()
+def seen(pictures: Iterable[Tensor], judges: Judges) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Readings by name, `[N]` each, and unit identity embeddings `[N, E]` of batches of images `[b, 3, S, S]`."""
+    found, embeddings = [], []
+    for images in pictures:
+        found.append(judges.read(images))
+        embeddings.append(judges.identity.embed(images).float().cpu().numpy())
+    return joined(found), np.concatenate(embeddings)
 
 
 def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

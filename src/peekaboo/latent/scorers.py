@@ -84,21 +84,19 @@ def direction(target: Scorer, retained: list[Scorer], top_k: int, readings: Read
     components, and clear of what would change the readings.
 
     A single layer's gradient is p(1 - p) times its weight: the largest components are the same wherever it is taken.
+    Raises ValueError where what is left of the weight no longer raises the target, so that a walk would lead back.
     """
     masked = target.weight.copy()
     for scorer in retained:
         if top_k:
             masked[np.argpartition(np.abs(scorer.weight), -top_k)[-top_k:]] = 0
-    return readings.clear(masked)
-
-
-def amplified(latents: np.ndarray, mean: np.ndarray, gain: float, pose: Readings) -> np.ndarray:
-    """Flattened latents `[B, D]` with `gain` times what sets them apart from their track's mean `[D]`, pose aside.
-
-    The encoder makes less of an expression than there is, as regression does where it is not sure. Beside the infant
-    tuning makes up for that, and on the way to another it does not.
-    """
-    return latents + np.float32(gain - 1) * pose.clear(latents - mean)
+    along = readings.clear(masked)
+    if along @ target.weight <= 0:
+        raise ValueError(
+            f"expected a way that leads away from the identity, found none: without the {top_k} largest components of "
+            "each attribute and what changes the readings the rest points back; lower traverse.top_k"
+        )
+    return along
 
 
 def reach(logits: np.ndarray, target: Scorer, along: np.ndarray, alpha: float, steps: int) -> float:
@@ -109,8 +107,8 @@ def reach(logits: np.ndarray, target: Scorer, along: np.ndarray, alpha: float, s
     Frames differ in how far they get: where f is sure, its gradient vanishes, and such a frame would be left as it is.
     So all go as far as the one that gets furthest.
     """
-    gain, distance = float(along @ target.weight), np.zeros(len(logits))
+    slope, distance = float(along @ target.weight), np.zeros(len(logits))
     for _ in range(steps):
-        score = expit(logits + distance * gain)
+        score = expit(logits + distance * slope)
         distance += alpha * score * (1 - score)
     return float(distance[np.abs(distance).argmax()])

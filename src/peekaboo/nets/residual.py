@@ -135,12 +135,13 @@ class FaceAttributes(nn.Module):
         self.head = Head(widths[-1], inner >> len(widths), 64, 4 + len(EXPRESSIONS))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Read RGB images `[B, 3, S, S]` in [-1, 1].
+        """Read RGB images `[B, 3, S, S]` in [-1, 1]: means over the face and its mirror image, which shows the same.
 
         Returns valence and arousal `[B]` in [-1, 1], age `[B]` in 0 (newborn) to 1 (adult), sex `[B]` as the logit of
         male, expression `[B, 7]` as logits in the order of `expressions`.
         """
-        return self.read(self.features(images))
+        found = self.read(self.features(torch.cat([images, images.flip(-1)])))
+        return {name: torch.stack(value.chunk(2)).mean(0) for name, value in found.items()}
 
     def labels(self, images: Tensor) -> dict[str, Tensor]:
         """What a walk is to leave alone, as RGB images `[B, 3, S, S]` in [-1, 1] show it: valence as emotion, arousal,

@@ -3,60 +3,41 @@ generator's pictures, and linear readings of all that a walk is to leave alone.
 """
 
 import argparse
-from typing import NamedTuple
+from functools import partial
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import Readings, fit_readings, joined, read
+from peekaboo.latent.readings import Judges, Readings, drawn, fit_readings, read, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, explained, fit
 
 TRUNCATION = 0.7  # of the random latents
 
 
-class Judges(NamedTuple):
-    """What tells the scorers and readings what is in a picture."""
-
-    identity: nn.Module
-    affect: nn.Module
-    mesh: Mesh
-
-
+@torch.inference_mode()
 def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
     """Latents `[samples, num_ws, w_dim]`, drawn on the CPU so that every device sees the same."""
     z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     return generator.mapping(z.to(generator.mapping.w_avg.device), truncation_psi=TRUNCATION)
 
 
-def judged(latents: Tensor, generator: nn.Module, judges: Judges, batch: int) -> tuple[Tensor, dict[str, np.ndarray]]:
-    """What the judges see in g'(latents): unit identity embeddings `[B, D]`, and readings by name, `[B]` each."""
-    embeddings, found = [], []
-    with torch.inference_mode():
-        for chunk in latents.split(batch):
-            images = generator.synthesis(chunk, gpu.precision(chunk.device)).clamp(-1, 1)
-            embeddings.append(judges.identity.embed(images))
-            found.append(read(images, judges.affect, judges.mesh))
-    return torch.cat(embeddings), joined(found)
-
-
-def same_identity(cosines: Tensor, pivots: int, threshold: float) -> Tensor:
+def same_identity(cosines: np.ndarray, pivots: int, threshold: float) -> np.ndarray:
     """Which faces are the clip's, by their cosine `[B]` to its mean; the first `pivots` of them are the clip's own
     frames.
 
     The threshold gives way where it would leave one class almost empty, for a generator tuned to one clip may draw all
     faces alike: at least half the random faces are others, and before that at least half the clip's frames are its own.
     """
-    own, random = cosines[:pivots].median().item(), cosines[pivots:].median().item()
+    own, random = (np.quantile(part, 0.5, method="lower") for part in np.split(cosines, [pivots]))
     return cosines >= min(max(threshold, random), own)
 
 
 def labelled(
-    pivots: Tensor,
+    pivots: np.ndarray,
     generator: nn.Module,
     judges: Judges,
     settings: argparse.Namespace,
@@ -69,23 +50,23 @@ def labelled(
     mean embedding reaches the threshold. The others split the random latents and the clip's at the median of what the
     judge reads, which puts as many on either side.
     """
-    latents = torch.cat([pivots, random_latents(generator, settings.samples, seed)])
-    embeddings, values = judged(latents, generator, judges, settings.batch)
-    mean = F.normalize(embeddings[: len(pivots)].mean(0), dim=0)
+    random = random_latents(generator, settings.samples, seed).flatten(1).cpu().numpy()
+    flat = np.concatenate([pivots.reshape(len(pivots), -1), random])
+    values, embeddings = seen(drawn(flat, None, generator, settings.batch), judges)
+    mean = embeddings[: len(pivots)].mean(0)
     labels = {
-        "identity": same_identity(embeddings @ mean, len(pivots), settings.threshold).cpu().numpy(),
+        "identity": same_identity(embeddings @ mean / np.linalg.norm(mean), len(pivots), settings.threshold),
         **{name: values[name] > np.median(values[name]) for name in RETAINED},
     }
-    flat = latents.flatten(1).cpu().numpy()
-    seen = dict.fromkeys(labels, flat) | {"identity": explained(flat, embeddings.float().cpu().numpy(), len(pivots))}
-    return seen, labels, fit_readings(flat, values)
+    told = dict.fromkeys(labels, flat) | {"identity": explained(flat, embeddings, len(pivots))}
+    return told, labels, fit_readings(flat, values)
 
 
 def fitted(
-    seen: dict[str, np.ndarray], labels: dict[str, np.ndarray], weight_decay: float, seed: int
+    told: dict[str, np.ndarray], labels: dict[str, np.ndarray], weight_decay: float, seed: int
 ) -> dict[str, Scorer]:
     """Scorers by attribute of what `labelled` returns for a track."""
-    return {name: fit(seen[name], label, weight_decay, seed) for name, label in labels.items()}
+    return {name: fit(told[name], label, weight_decay, seed) for name, label in labels.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     report = stagefile.StageReport("score")
     device = gpu.device(args.device)
     generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
-    judges, accuracies = Judges(identity, affect, Mesh()), {}
+    judges, accuracies = Judges(identity, partial(read, affect=affect, mesh=Mesh())), {}
     with (
         stagefile.read(args.latents) as latents,
         stagefile.read(args.tuned) as tuned,
@@ -121,10 +102,9 @@ def main(argv: list[str] | None = None) -> None:
             track = int(name.removeprefix("track_"))
             own = models.tuned(generator, parameters)
             pairs = clip_samples(latents["latents"], track, args.clip_samples)
-            pivots = torch.from_numpy(stagefile.gather(latents["latents"], pairs)).to(device)
             seed = args.seed + track
-            seen, labels, readings = labelled(pivots, own, judges, args, seed)
-            scorers = fitted(seen, labels, args.weight_decay, seed)
+            told, labels, readings = labelled(stagefile.gather(latents["latents"], pairs), own, judges, args, seed)
+            scorers = fitted(told, labels, args.weight_decay, seed)
             for attribute, scorer in scorers.items():
                 group = file.create_group(f"{name}/{attribute}")
                 group["weight"] = scorer.weight

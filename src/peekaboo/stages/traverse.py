@@ -1,31 +1,34 @@
-"""Traverse: move every latent away from its track's identity, along a direction kept clear of what the frames are still
-to show, then look at what is drawn and turn back the heads that have turned all the same.
+"""Traverse: walk every latent away from its track's identity, and look on the way at what is drawn: what the frames are
+still to show and no longer do is taken back.
 """
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import h5py
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent import placement
-from peekaboo.latent.readings import POSE, Readings, fit_readings, joined, read
-from peekaboo.latent.scorers import RETAINED, Scorer, amplified, direction, reach
+from peekaboo.latent.readings import POSE, Judges, Readings, drawn, fit_readings, joined, read, seen
+from peekaboo.latent.scorers import RETAINED, Scorer, direction, reach
 from peekaboo.stages.score import clip_samples, random_latents
 
-Reader = Callable[[Tensor], dict[str, np.ndarray]]
+Values = dict[str, np.ndarray]  # readings by name
 
-# How far latents by which readings are fitted lie around the walked ones, of how far random ones lie around theirs.
-SPREAD = 0.25
-NEAR = 250  # of such latents
+# What is to be as in the frame's own face. All else is to stay as a part of the walk left it.
+HELD = (*POSE, "emotion", "arousal")
+NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
+SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
+LATELY = 3  # parts of the walk whose latents count in the fit
+# A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, too far.
+LEAST, MOST = 0.03, 0.25
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
-SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the pictures nearer
+SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the picture nearer
 
 
 def read_scorers(group: h5py.Group) -> tuple[dict[str, Scorer], Readings]:
@@ -39,109 +42,111 @@ def read_scorers(group: h5py.Group) -> tuple[dict[str, Scorer], Readings]:
     return scorers, Readings(tuple(found.attrs["names"]), *parts)
 
 
-def walk(
-    rows: np.ndarray, scorers: dict[str, Scorer], clear: Readings, settings: argparse.Namespace
-) -> tuple[np.ndarray, float, float]:
-    """Walk with one track's flattened latents `[N, D]`; returns where to, and the mean identity score before and
-    after.
+def ways(rows: np.ndarray, scorers: dict[str, Scorer], clear: Readings, settings: argparse.Namespace) -> np.ndarray:
+    """How one track's flattened latents `[N, D]` move until the end of each part of the walk, which are equally long:
+    `[parts, D]`, or `[1, D]` where it has none.
     """
     identity = scorers["identity"]
     along = direction(identity, [scorers[name] for name in RETAINED], settings.top_k, clear)
     distance = reach(identity.logits(rows), identity, along, settings.alpha, settings.steps)
-    louder = amplified(rows, rows.mean(0), settings.gain, clear.only(POSE))
-    moved = louder + np.float32(distance) * along
-    return moved, float(identity(rows).mean()), float(identity(moved).mean())
+    return np.linspace(0, distance, max(1, settings.parts) + 1, dtype=np.float32)[1:, None] * along
 
 
-def drawn(rows: np.ndarray, placed: np.ndarray | None, generator: nn.Module, batch: int) -> Iterator[Tensor]:
-    """Images `[b, 3, S, S]` of flattened latents `[N, D]`, a batch at a time; at their placements `[N, 3, 3]`, if there
-    are any.
+class Place(NamedTuple):
+    """Where a track's latents are on the walk, and what their pictures show there."""
+
+    latents: np.ndarray  # float32 [N, D]
+    cosine: float  # mean over the frames, of the identity to the mean of the frames' own faces
+    error: float  # mean square of what is lacking, in standard deviations of the readings
+
+
+def lacking(wanted: Values, found: Values, readings: Readings, most: float) -> np.ndarray:
+    """How far readings `[N]` by name are from what is wanted, in their standard deviations, at most `most`: `[N, k]`.
+    An identity cosine below the wanted one is no lack.
     """
-    device = generator.mapping.w_avg.device
-    for start in range(0, len(rows), batch):
-        latents = torch.from_numpy(rows[start : start + batch]).to(device).unflatten(1, (generator.num_ws, -1))
-        transform = None
-        if placed is not None:
-            transform = placement.transforms(torch.from_numpy(placed[start : start + batch]).to(device))
-        yield generator.synthesis(latents, gpu.precision(device), transform=transform).clamp(-1, 1)
+    off = {name: wanted[name] - found[name] for name in found}
+    return readings.standardised(off | {"identity": np.minimum(off["identity"], 0)}, most)
 
 
-def seen(pictures: Iterable[Tensor], identity: nn.Module, reader: Reader) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Readings by name, `[N]` each, and unit identity embeddings `[N, E]` of batches of images `[b, 3, S, S]`."""
-    found, embeddings = [], []
-    for images in pictures:
-        found.append(reader(images))
-        embeddings.append(identity.embed(images).float().cpu().numpy())
-    return joined(found), np.concatenate(embeddings)
+def errors(wanted: Values, found: Values, readings: Readings) -> np.ndarray:
+    """Mean squares `[N]` of what is lacking; what could not be read counts as far off."""
+    return np.square(np.nan_to_num(lacking(wanted, found, readings, FAR), nan=FAR)).mean(1)
 
 
-def cost(off: np.ndarray) -> float:
-    """Mean square of standardised errors `[N, k]`; what could not be read counts as far off."""
-    return float((np.nan_to_num(off, nan=FAR) ** 2).mean())
-
-
-@torch.inference_mode()
-def hold(
+def taken_back(
     rows: np.ndarray,
+    wanted: Values,
+    found: Values,
+    readings: Readings,
+    look: Callable[[np.ndarray, np.ndarray], Values],
+) -> tuple[np.ndarray, Values]:
+    """Move flattened latents `[N, D]`, each by what its picture lacks, where that brings it nearer to what is wanted.
+
+    `found` are the readings of the pictures, `look` reads those of other latents `[n, D]` of the frames `[n]`. Returns
+    the latents and the readings then.
+    """
+    rows, found = rows.copy(), {name: value.copy() for name, value in found.items()}
+    step = np.nan_to_num(lacking(wanted, found, readings, NEXT)).astype(np.float32) @ readings.moves()
+    left = np.arange(len(rows))
+    # Readings are less linear than they look: where a whole step leads astray, a part of it may not.
+    for share in SHARES:
+        moved = rows[left] + np.float32(share) * step[left]
+        after = look(moved, left)
+        aim, now = ({name: value[left] for name, value in values.items()} for values in (wanted, found))
+        lost = np.isnan(after["yaw"]) & np.isfinite(now["yaw"])
+        better = (errors(aim, after, readings) < errors(aim, now, readings)) & ~lost
+        rows[left[better]] = moved[better]
+        for name, value in after.items():
+            found[name][left[better]] = value[better]
+        left = left[~better]
+        if not len(left):
+            break
+    return rows, found
+
+
+def walk(
+    rows: np.ndarray,
+    along: np.ndarray,
     placed: np.ndarray,
     faces: Iterable[Tensor],
     generator: nn.Module,
-    identity: nn.Module,
-    reader: Reader,
-    settings: argparse.Namespace,
+    judges: Judges,
+    batch: int,
     seed: int,
-) -> tuple[np.ndarray, list[float]]:
-    """Turn heads back that the walk to latents `rows` `[N, D]` at placements `placed` `[N, 3, 3]` has turned from those
-    of the frames' own `faces`, batches `[b, 3, S, S]`; returns the latents and the errors before the first round and
-    after each that was kept.
+) -> Iterator[Place]:
+    """Lead flattened latents `[N, D]`, drawn at placements `[N, 3, 3]`, along moves `along` `[parts, D]`, and yield
+    where they are after each part, up to the last that leads away and of which enough could be taken back; `faces` are
+    the frames' own, batches `[b, 3, S, S]`. The first part is always among them.
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
-    So readings are fitted anew there, by random latents around the walked ones and these, and every frame is moved by
-    what it lacks of its pose; in rounds, as long as the errors shrink. All else is to stay as the walk left it, and the
-    cosine to the infant's mean embedding below that, so that the way back is not taken.
+    So after each part readings are fitted anew, to random latents around the walked ones and to these, and every frame
+    is moved by what it lacks of what its own face shows of HELD. All else is to stay as the part left it, and the
+    identity cosine no higher, so that the way back is not taken.
     """
-    if not settings.rounds:
-        return rows, []
-    wanted, embeddings = seen(faces, identity, reader)
+    own, embeddings = seen(faces, judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
 
-    def looked(latents: np.ndarray, where: np.ndarray | None) -> dict[str, np.ndarray]:
-        found, embeddings = seen(drawn(latents, where, generator, settings.batch), identity, reader)
+    def look(latents: np.ndarray, where: np.ndarray | None) -> Values:
+        found, embeddings = seen(drawn(latents, where, generator, batch), judges)
         return found | {"identity": embeddings @ mean}
-
-    def faces_in(found: dict[str, np.ndarray]) -> int:
-        return np.isfinite(found["yaw"]).sum()
-
-    def lacking(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        off = {name: wanted[name] - found[name] for name in found}
-        return off | {"identity": np.minimum(wanted["identity"] - found["identity"], 0)}
 
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
     random = random_latents(generator, NEAR, seed).flatten(1).cpu().numpy()
-    around = np.random.default_rng(seed).choice(sample, len(random))
-    latents = [rows[around] + np.float32(SPREAD) * (random - random.mean(0))]
-    values, found = [looked(latents[0], None)], looked(rows, placed)
-    wanted = found | {name: wanted[name] for name in POSE}
-    scale, costs = None, []
-    for _ in range(settings.rounds):
-        latents.append(rows[sample])
-        values.append({name: value[sample] for name, value in found.items()})
-        fitted = fit_readings(np.concatenate(latents), joined(values))
-        scale = scale or fitted
-        costs = costs or [cost(scale.standardised(lacking(found), FAR))]
-        step = np.nan_to_num(fitted.standardised(lacking(found), NEXT)).astype(np.float32) @ fitted.moves()
-        # Readings are less linear than they look: where a whole step leads astray, a part of it may not.
-        for share in SHARES:
-            moved = rows + np.float32(share) * step
-            after = looked(moved, placed)
-            left = cost(scale.standardised(lacking(after), FAR))
-            if left < costs[-1] and faces_in(after) >= faces_in(found):
-                break
-        else:
+    around, rng = np.float32(SPREAD) * (random - random.mean(0)), np.random.default_rng(seed)
+    latents, values, place = [], [], None
+    for move in np.diff(along, axis=0, prepend=np.float32(0)):
+        rows = rows + move
+        found, near = look(rows, placed), rows[rng.choice(sample, NEAR)] + around
+        latents = [*latents[2 - 2 * LATELY :], near, rows[sample]]
+        values = [*values[2 - 2 * LATELY :], look(near, None), {name: value[sample] for name, value in found.items()}]
+        readings = fit_readings(np.concatenate(latents), joined(values))
+        wanted = found | {name: own[name] for name in HELD}
+        rows, found = taken_back(rows, wanted, found, readings, lambda moved, frames: look(moved, placed[frames]))
+        before, cosine = place, float(found["identity"].mean())
+        place = Place(rows, cosine, float(errors(wanted, found, readings).mean()))
+        if before and (cosine > before.cosine - LEAST or place.error > MOST):
             break
-        rows, found = moved, after
-        costs.append(left)
-    return rows, costs
+        yield place
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -155,12 +160,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--identity", required=True, help="weights of the identity judge that steers the edit")
     parser.add_argument("--affect", required=True, help="weights of the judge of affect, age and sex")
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=2000, help="at most")
     parser.add_argument("--top-k", type=int, default=0, help="largest components kept of each retained attribute")
     parser.add_argument(
-        "--gain", type=float, default=2.0, help="of what sets a frame apart within its track, pose aside"
+        "--parts", type=int, default=8, help="of the walk, after each of which it looks; 0: it never looks"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of taking back what the walk changed, at most")
+    parser.add_argument("--cosine", type=float, default=-0.35, help="to the infant's identity, at which the walk ends")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
@@ -170,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
     report = stagefile.StageReport("traverse")
     device = gpu.device(args.device)
     generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
-    reader, scores, held = partial(read, affect=affect, mesh=Mesh()), {}, {}
+    judges, scores, looks = Judges(identity, partial(read, affect=affect, mesh=Mesh())), {}, {}
     with (
         stagefile.read(args.faces) as faces,
         stagefile.read(args.latents) as source,
@@ -187,18 +192,26 @@ def main(argv: list[str] | None = None) -> None:
             pairs = clip_samples(source["latents"], track, len(edited))
             rows = stagefile.gather(source["latents"], pairs).reshape(len(pairs), -1)
             placed = stagefile.gather(source["placements"], pairs)
-            moved, before, after = walk(rows, *read_scorers(group), args)
-            scores[name] = {"before": round(before, 4), "after": round(after, 4)}
+            read_off = read_scorers(group)
+            along = ways(rows, *read_off, args)
             own_faces = (
                 gpu.to_images(stagefile.gather(faces["crops"], part), device)
                 for part in stagefile.batches(pairs, args.batch)
             )
-            moved, costs = hold(moved, placed, own_faces, own, identity, reader, args, args.seed + track)
-            held[name] = [round(value, 4) for value in costs]
+            moved = rows + along[-1]
+            if args.parts:
+                seed = args.seed + track
+                for place in walk(rows, along, placed, own_faces, own, judges, args.batch, seed):
+                    moved = place.latents
+                    looks.setdefault(name, []).append([round(place.cosine, 3), round(place.error, 3)])
+                    if place.cosine <= args.cosine:
+                        break
+            before, after = (float(read_off[0]["identity"](latents).mean()) for latents in (rows, moved))
+            scores[name] = {"before": round(before, 4), "after": round(after, 4)}
             stagefile.scatter(edited, pairs, moved.reshape(-1, *shape[2:]))
     checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
     report.write(
-        args.report, shape[0], gpu.describe(device), models=checksums, identity_score=scores, readings_error=held
+        args.report, shape[0], gpu.describe(device), models=checksums, identity_score=scores, cosine_and_error=looks
     )
 
 

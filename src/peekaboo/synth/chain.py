@@ -7,16 +7,15 @@ import itertools
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.spatial.transform import Rotation
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from peekaboo import gpu, media, metrics, models, stagefile
@@ -25,8 +24,8 @@ from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.judge import Face, Judge
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import POSE, Readings, read
-from peekaboo.latent.scorers import RETAINED, Scorer, amplified, direction, reach
+from peekaboo.latent.readings import Judges, Readings, drawn, read
+from peekaboo.latent.scorers import Scorer
 from peekaboo.stages import compose, report, score, traverse
 
 # The benchmark
@@ -337,7 +336,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 WEIGHT_DECAYS = (100.0,)
 TOP_KS = (0, 100)
-STEPS = (500, 1000, 2000, 4000)
+COSINES = (0.1, -0.1, -0.2, -0.3, -0.35, -0.4)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
 COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
@@ -346,12 +345,13 @@ COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rm
 
 
 class Setting(NamedTuple):
-    """Where a walk goes: the scorers' weight decay, the components kept of each attribute, step size and steps."""
+    """Where a walk goes: the scorers' weight decay, the components kept of each attribute, the cosine at which it
+    ends.
+    """
 
     weight_decay: float
     top_k: int
-    alpha: float
-    steps: int
+    cosine: float
 
 
 class Sample(NamedTuple):
@@ -388,24 +388,36 @@ def sample(folder: Path) -> Sample:
 
 
 def fitted(
-    folder: Path, track: int, generator: nn.Module, judges: score.Judges, settings: argparse.Namespace
+    folder: Path, track: int, generator: nn.Module, judges: Judges, settings: argparse.Namespace
 ) -> tuple[dict[float, dict[str, Scorer]], Readings]:
     """Fit a track's scorers as the score stage does, for every weight decay, from one judging of its samples, and its
     readings.
     """
     with stagefile.read(folder / "invert.h5") as file:
         pairs = score.clip_samples(file["latents"], track, settings.clip_samples)
-        pivots = torch.from_numpy(stagefile.gather(file["latents"], pairs)).to(generator.mapping.w_avg.device)
+        pivots = stagefile.gather(file["latents"], pairs)
     seed = settings.seed + track
-    seen, labels, readings = score.labelled(pivots, generator, judges, settings, seed)
+    told, labels, readings = score.labelled(pivots, generator, judges, settings, seed)
     decays = sorted({*WEIGHT_DECAYS, settings.weight_decay})
-    return {decay: score.fitted(seen, labels, decay, seed) for decay in decays}, readings
+    return {decay: score.fitted(told, labels, decay, seed) for decay in decays}, readings
 
 
-def grid(current: Setting) -> list[Setting]:
-    """The settings to try: the table above with the current step size, and the current setting itself."""
-    tried = itertools.product(WEIGHT_DECAYS, TOP_KS, (current.alpha,), STEPS)
-    return sorted({*(Setting(*each) for each in tried), current})
+def routes(current: Setting) -> list[tuple[float, int]]:
+    """Weight decays and top_ks to try: those of the table above, and those in use."""
+    return sorted({*itertools.product(WEIGHT_DECAYS, TOP_KS), (current.weight_decay, current.top_k)})
+
+
+def ends(places: Iterable[traverse.Place], cosines: Sequence[float]) -> dict[float, tuple[int, traverse.Place]]:
+    """Where a walk ends by each cosine, and after how many parts: at the first place where it is as low, or at the
+    last. It is not walked any further than the lowest asks for.
+    """
+    found = {}
+    for part, place in enumerate(places, 1):
+        reached = [cosine for cosine in cosines if cosine not in found and place.cosine <= cosine]
+        found |= dict.fromkeys(reached, (part, place))
+        if len(found) == len(cosines):
+            break
+    return dict.fromkeys(cosines, (part, place)) | found
 
 
 def judged(frames: list[np.ndarray], clip: Sample, judges: list[Judge]) -> list[dict[str, np.ndarray]]:
@@ -415,9 +427,12 @@ def judged(frames: list[np.ndarray], clip: Sample, judges: list[Judge]) -> list[
     return [judge([judge.prepare(frame, face) for frame, face in zip(frames, faces, strict=True)]) for judge in judges]
 
 
-def composed(clip: Sample, crops: np.ndarray) -> list[np.ndarray]:
-    """The sample's frames with new crops [n, S, S, 3] in them, as the compose stage puts them there."""
+def composed(clip: Sample, pictures: Iterable[Tensor]) -> list[np.ndarray]:
+    """The sample's frames with new faces in them, batches of images `[b, 3, S, S]`, as the compose stage puts them
+    there.
+    """
     frames = [frame.copy() for frame in clip.frames]
+    crops = np.concatenate([gpu.to_crops(images) for images in pictures])
     for frame, box, landmarks, transform, crop in zip(
         frames, clip.boxes, clip.landmarks, clip.transforms, crops, strict=True
     ):
@@ -470,7 +485,7 @@ def recommended(settings: pd.DataFrame, share: str) -> tuple[pd.Series, bool]:
     Of each weight decay and top_k the shortest walk that does, and of those the one that changes valence and arousal
     least; where none does, the one that comes nearest, by the share and then by the distance.
     """
-    walks = settings[settings["steps"] > 0].sort_values("steps")
+    walks = settings[settings["steps"] > 0].sort_values(["steps", "cosine"], ascending=[True, False])
     reaching = walks[walks[share] >= SHARE].drop_duplicates(["weight_decay", "top_k"])
     if len(reaching):
         return reaching.loc[np.hypot(reaching["valence_rmse"], reaching["arousal_rmse"]).idxmin()], True
@@ -500,11 +515,12 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
         for axis, (cost, title) in zip(row, COSTS.items(), strict=True):
             axis.set_title(f"{title}, weight decay {decay:g}", fontsize=10)
             for top_k, colour in zip(top_ks, colours, strict=True):
-                line = walks[(walks["weight_decay"] == decay) & (walks["top_k"] == top_k)].sort_values("steps")
+                line = walks[(walks["weight_decay"] == decay) & (walks["top_k"] == top_k)]
+                line = line.sort_values("cosine", ascending=False)
                 line = pd.concat([start, line])
                 axis.plot(line["identity_distance"], line[cost], "o-", color=colour, markersize=3.5, linewidth=1.2)
                 if (decay, top_k) == (current.weight_decay, current.top_k):
-                    used = line[line["steps"] == current.steps]
+                    used = line[line["cosine"] == current.cosine]
                     axis.plot(used["identity_distance"], used[cost], "*", color="tab:red", markersize=13, zorder=3)
             for limit, style in zip(limits.values(), ("--", ":"), strict=True):
                 if limit is not None:
@@ -526,8 +542,10 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
             label = f"different person, {name}: {limit:.2f}"
             keys.append(Line2D([], [], color="grey", linestyle=style, linewidth=1, label=label))
     keys.append(Line2D([], [], color="tab:green", linewidth=0.8, label="target"))
-    lengths = ", ".join(f"{length:g}" for length in np.unique(np.abs(settings["alpha"] * settings["steps"])))
-    figure.suptitle(f"Walks away from the identity\nalong a line, |alpha| x steps = {lengths}", fontsize=11)
+    lengths = ", ".join(f"{cosine:g}" for cosine in sorted(walks["cosine"].unique(), reverse=True))
+    figure.suptitle(
+        f"Walks away from the identity\nalong a line, until the identity network's cosine is {lengths}", fontsize=11
+    )
     figure.legend(handles=keys, loc="lower center", ncol=4, fontsize=9, frameon=False)
     figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
     with stagefile.replacing(path) as partial:
@@ -537,43 +555,44 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
 
 def sweep(args: argparse.Namespace) -> None:
     """Walk, decode and judge a few frames of each clip at every setting; write table and plot, print the choice."""
+    if not args.parts:
+        raise ValueError(
+            "traverse.parts: expected 1 or more, found 0: a walk that never looks is not ended by a cosine"
+        )
     device = gpu.device(args.device)
     generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
     mesh = Mesh()
     judges = [mesh, Dlib(), Embedded(args.identity, device), Affect(args.affect, device)]
     judges.append(Demographics(args.affect, device))
-    steering, reader = score.Judges(identity, affect, mesh), partial(read, affect=affect, mesh=mesh)
+    steering = Judges(identity, partial(read, affect=affect, mesh=mesh))
     limits = thresholds(args.embedded)
-    current = Setting(args.weight_decay, args.top_k, args.alpha, args.steps)
-    # All walks begin where the latents are, whatever the other settings.
-    start, settings = Setting(math.nan, math.nan, args.alpha, 0), grid(current)
+    current = Setting(args.weight_decay, args.top_k, args.cosine)
+    cosines = sorted({*COSINES, current.cosine}, reverse=True)
     rows = []
     for name in args.clips:
         folder = args.results / name
         clip = sample(folder)
         with stagefile.read(folder / "tune.h5") as tuned:
-            own_generator = models.tuned(generator, tuned[f"track_{clip.track:03d}"])
-        scorers, readings = fitted(folder, clip.track, own_generator, steering, args)
+            own = models.tuned(generator, tuned[f"track_{clip.track:03d}"])
+        scorers, readings = fitted(folder, clip.track, own, steering, args)
         originals = judged(clip.frames, clip, judges)
         flat = clip.latents.reshape(len(clip.latents), -1)
-        base = amplified(flat, flat.mean(0), args.gain, readings.only(POSE))
-        for setting in tqdm([start, *settings], name, unit="setting", mininterval=5, disable=None):
-            moved = flat
-            if setting is not start:
-                own = scorers[setting.weight_decay]
-                target, retained = own["identity"], [own[attribute] for attribute in RETAINED]
-                along = direction(target, retained, setting.top_k, readings)
-                moved = base + reach(target.logits(flat), target, along, setting.alpha, setting.steps) * along
-                parts = range(0, len(clip.crops), args.batch)
-                faces = (gpu.to_images(clip.crops[i : i + args.batch], device) for i in parts)
-                moved, _ = traverse.hold(
-                    moved, clip.placements, faces, own_generator, identity, reader, args, args.seed + clip.track
-                )
-            with torch.inference_mode():
-                pictures = traverse.drawn(moved, clip.placements, own_generator, args.batch)
-                crops = np.concatenate([gpu.to_crops(images) for images in pictures])
-            found = measured(originals, judged(composed(clip, crops), clip, judges), judges, limits)
-            rows.append({"clip": name, **setting._asdict(), **found})
+
+        # All walks begin where the latents are, whatever the settings.
+        stops = [(Setting(math.nan, math.nan, math.nan), 0, flat)]
+        for decay, top_k in tqdm(routes(current), name, unit="walk", disable=None):
+            settings = argparse.Namespace(**vars(args) | {"top_k": top_k})
+            along = traverse.ways(flat, scorers[decay], readings, settings)
+            faces = (gpu.to_images(clip.crops[i : i + args.batch], device) for i in range(0, len(flat), args.batch))
+            seed = args.seed + clip.track
+            places = traverse.walk(flat, along, clip.placements, faces, own, steering, args.batch, seed)
+            for cosine, (part, place) in ends(places, cosines).items():
+                steps = round(part * args.steps / args.parts)
+                stops.append((Setting(decay, top_k, cosine), steps, place.latents))
+        for setting, steps, latents in stops:
+            anonymized = judged(composed(clip, drawn(latents, clip.placements, own, args.batch)), clip, judges)
+            found = measured(originals, anonymized, judges, limits)
+            rows.append({"clip": name, **setting._asdict(), "steps": steps, **found})
     table = pd.DataFrame(rows).astype({"top_k": "Int64"})
     write_table(args.table, table)
     plot(args.plot, pooled(table), current, limits)
@@ -584,12 +603,12 @@ def sweep(args: argparse.Namespace) -> None:
 
 def choice(chosen: pd.Series, reached: bool, kind: str, limit: float) -> str:
     """Say in a line which setting to use and what it does."""
-    what = f"weight_decay {chosen['weight_decay']:g}, top_k {chosen['top_k']:g}, alpha {chosen['alpha']:g}"
+    what = f"weight_decay {chosen['weight_decay']:g}, top_k {chosen['top_k']:g}, cosine {chosen['cosine']:g}"
     share = chosen[f"different_{kind}"]
     return (
-        f"Recommended: {what}, steps {chosen['steps']:g}. It shows a different person ({kind} threshold {limit:g}) in "
-        f"{100 * share:.0f} % of frames, {'which reaches' if reached else 'the nearest to'} {100 * SHARE:.0f} %; "
-        f"distance {chosen['identity_distance']:.3f}, valence RMSE {chosen['valence_rmse']:.3f}, "
+        f"Recommended: {what}. After {chosen['steps']:.0f} steps it shows a different person ({kind} threshold "
+        f"{limit:g}) in {100 * share:.0f} % of frames, {'which reaches' if reached else 'the nearest to'} "
+        f"{100 * SHARE:.0f} %; distance {chosen['identity_distance']:.3f}, valence RMSE {chosen['valence_rmse']:.3f}, "
         f"arousal RMSE {chosen['arousal_rmse']:.3f}, age RMSE {chosen['age_rmse']:.3f}."
     )
 
@@ -619,7 +638,7 @@ def main(argv: list[str] | None = None) -> None:
     score_options = {"samples": int, "clip-samples": int, "batch": int, "threshold": float, "weight-decay": float}
     for name, kind in score_options.items():
         part.add_argument(f"--{name}", type=kind, required=True, help="as in the score stage")
-    for name, kind in (("alpha", float), ("steps", int), ("top-k", int), ("gain", float), ("rounds", int)):
+    for name, kind in (("alpha", float), ("steps", int), ("top-k", int), ("parts", int), ("cosine", float)):
         part.add_argument(f"--{name}", type=kind, required=True, help="as in the traverse stage")
     part.add_argument("--seed", type=int, required=True)
     part.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
