@@ -154,7 +154,7 @@ def test_thresholds_come_from_the_judge_and_from_the_benchmark_of_the_networks(t
 
 
 def walks(rows):
-    names = ["weight_decay", "top_k", "cosine", "steps", "share", "identity_distance", "valence_rmse", "arousal_rmse"]
+    names = ["weight_decay", "top_k", "cosine", "parts", "share", "identity_distance", "valence_rmse", "arousal_rmse"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -162,18 +162,18 @@ def test_recommended_is_the_shortest_walk_that_reaches_at_the_least_cost():
     table = walks(
         [
             (math.nan, math.nan, math.nan, 0, 1.0, 0.9, 0.0, 0.0),
-            (1.0, 0, 0.1, 300, 0.90, 0.5, 0.1, 0.1),
-            (1.0, 0, -0.1, 1000, 0.96, 0.6, 0.3, 0.3),
+            (1.0, 0, 0.1, 2, 0.90, 0.5, 0.1, 0.1),
+            (1.0, 0, -0.1, 3, 0.96, 0.6, 0.3, 0.3),
             # Costs less, but is longer than the one above.
-            (1.0, 0, -0.3, 3000, 0.99, 0.7, 0.1, 0.1),
-            (1.0, 50, -0.3, 3000, 0.95, 0.6, 0.2, 0.3),
-            (1.0, 50, -0.1, 1000, 0.94, 0.6, 0.1, 0.1),
+            (1.0, 0, -0.3, 8, 0.99, 0.7, 0.1, 0.1),
+            (1.0, 50, -0.3, 8, 0.95, 0.6, 0.2, 0.3),
+            (1.0, 50, -0.1, 3, 0.94, 0.6, 0.1, 0.1),
         ]
     )
     chosen, reached = chain.recommended(table, "share")
-    assert reached and (chosen["top_k"], chosen["steps"]) == (50, 3000)
+    assert reached and (chosen["top_k"], chosen["parts"]) == (50, 8)
     chosen, reached = chain.recommended(table.assign(share=[1.0, 0.2, 0.5, 0.7, 0.7, 0.1]), "share")
-    assert not reached and (chosen["top_k"], chosen["steps"]) == (0, 3000)
+    assert not reached and (chosen["top_k"], chosen["parts"]) == (0, 8)
 
 
 def test_pooling_takes_root_mean_squares_of_rmse_and_means_of_the_rest():

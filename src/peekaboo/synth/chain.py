@@ -485,7 +485,7 @@ def recommended(settings: pd.DataFrame, share: str) -> tuple[pd.Series, bool]:
     Of each weight decay and top_k the shortest walk that does, and of those the one that changes valence and arousal
     least; where none does, the one that comes nearest, by the share and then by the distance.
     """
-    walks = settings[settings["steps"] > 0].sort_values(["steps", "cosine"], ascending=[True, False])
+    walks = settings[settings["parts"] > 0].sort_values(["parts", "cosine"], ascending=[True, False])
     reaching = walks[walks[share] >= SHARE].drop_duplicates(["weight_decay", "top_k"])
     if len(reaching):
         return reaching.loc[np.hypot(reaching["valence_rmse"], reaching["arousal_rmse"]).idxmin()], True
@@ -500,7 +500,7 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 
-    walks, start = settings[settings["steps"] > 0], settings[settings["steps"] == 0]
+    walks, start = settings[settings["parts"] > 0], settings[settings["parts"] == 0]
     decays, top_ks = sorted(walks["weight_decay"].unique()), sorted(walks["top_k"].unique())
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(top_ks)))
     figure, axes = pyplot.subplots(
@@ -587,12 +587,11 @@ def sweep(args: argparse.Namespace) -> None:
             seed = args.seed + clip.track
             places = traverse.walk(flat, along, clip.placements, faces, own, steering, args.batch, seed)
             for cosine, (part, place) in ends(places, cosines).items():
-                steps = round(part * args.steps / args.parts)
-                stops.append((Setting(decay, top_k, cosine), steps, place.latents))
-        for setting, steps, latents in stops:
+                stops.append((Setting(decay, top_k, cosine), part, place.latents))
+        for setting, parts, latents in stops:
             anonymized = judged(composed(clip, drawn(latents, clip.placements, own, args.batch)), clip, judges)
             found = measured(originals, anonymized, judges, limits)
-            rows.append({"clip": name, **setting._asdict(), "steps": steps, **found})
+            rows.append({"clip": name, **setting._asdict(), "parts": parts, **found})
     table = pd.DataFrame(rows).astype({"top_k": "Int64"})
     write_table(args.table, table)
     plot(args.plot, pooled(table), current, limits)
@@ -606,7 +605,7 @@ def choice(chosen: pd.Series, reached: bool, kind: str, limit: float) -> str:
     what = f"weight_decay {chosen['weight_decay']:g}, top_k {chosen['top_k']:g}, cosine {chosen['cosine']:g}"
     share = chosen[f"different_{kind}"]
     return (
-        f"Recommended: {what}. After {chosen['steps']:.0f} steps it shows a different person ({kind} threshold "
+        f"Recommended: {what}. After {chosen['parts']:.1f} parts it shows a different person ({kind} threshold "
         f"{limit:g}) in {100 * share:.0f} % of frames, {'which reaches' if reached else 'the nearest to'} "
         f"{100 * SHARE:.0f} %; distance {chosen['identity_distance']:.3f}, valence RMSE {chosen['valence_rmse']:.3f}, "
         f"arousal RMSE {chosen['arousal_rmse']:.3f}, age RMSE {chosen['age_rmse']:.3f}."
