@@ -192,8 +192,8 @@ def main(argv: list[str] | None = None) -> None:
             pairs = clip_samples(source["latents"], track, len(edited))
             rows = stagefile.gather(source["latents"], pairs).reshape(len(pairs), -1)
             placed = stagefile.gather(source["placements"], pairs)
-            read_off = read_scorers(group)
-            along = ways(rows, *read_off, args)
+            own_scorers, readings = read_scorers(group)
+            along = ways(rows, own_scorers, readings, args)
             own_faces = (
                 gpu.to_images(stagefile.gather(faces["crops"], part), device)
                 for part in stagefile.batches(pairs, args.batch)
@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
                     looks.setdefault(name, []).append([round(place.cosine, 3), round(place.error, 3)])
                     if place.cosine <= args.cosine:
                         break
-            before, after = (float(read_off[0]["identity"](latents).mean()) for latents in (rows, moved))
+            before, after = (float(own_scorers["identity"](latents).mean()) for latents in (rows, moved))
             scores[name] = {"before": round(before, 4), "after": round(after, 4)}
             stagefile.scatter(edited, pairs, moved.reshape(-1, *shape[2:]))
     checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
