@@ -196,19 +196,11 @@ def test_the_walk_in_use_is_among_those_that_are_tried_once():
     assert len(chain.routes(outside)) == len(chain.routes(inside)) + 1
 
 
-def test_a_walk_ends_where_the_cosine_is_as_low_and_goes_no_further_than_it_must():
-    walked = []
-
-    def places():
-        for cosine in (0.4, -0.2, -0.1, -0.3, -0.5):
-            walked.append(cosine)
-            yield traverse.Place(np.zeros((1, 1)), cosine, 0.0)
-
-    found = chain.ends(places(), (0.1, -0.2, -0.3))
-    assert [(part, place.cosine) for part, place in found.values()] == [(2, -0.2), (2, -0.2), (4, -0.3)]
-    assert walked == [0.4, -0.2, -0.1, -0.3]
+def test_a_walk_ends_at_the_first_place_where_the_cosine_is_as_low():
+    places = [traverse.Place(np.zeros((1, 1)), cosine, 0.0) for cosine in (0.4, -0.2, -0.1, -0.3, -0.5)]
+    assert [chain.end(places, cosine) for cosine in (0.1, -0.2, -0.3)] == [1, 1, 3]
     # Where it never is, the walk ends at its end.
-    assert chain.ends(places(), (0.1, -0.9))[-0.9][0] == 5
+    assert chain.end(places, -0.9) == 4
 
 
 SIDE = 16

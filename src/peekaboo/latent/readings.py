@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from peekaboo import gpu
+from peekaboo.faces import alignment
 from peekaboo.judges import landmarks, pose
 from peekaboo.latent import placement
 
-# Of the head's pose; an aligned crop shows hardly any roll until a walk brings it in.
-POSE = ("yaw", "pitch", "roll")
+# How the head is turned, and where in the crop the face is and how large: an aligned crop shows hardly any roll, and all
+# faces at one place, until a walk turns and moves them.
+POSE, PLACE = ("yaw", "pitch", "roll"), ("across", "down", "size")
 
 
 def surroundings(images: Tensor) -> dict[str, Tensor]:
@@ -29,23 +31,26 @@ def surroundings(images: Tensor) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def turned(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
-    """Yaw, pitch and roll of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each in degrees; NaN
-    where the face mesh finds no face.
+def posed(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
+    """POSE and PLACE of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each: angles in degrees,
+    the middle of the square that FFHQ's alignment would cut in sides of the picture, and its log side; NaN where the
+    face mesh finds no face.
     """
     # A crop shows as much around the face as the region that the mesh expects.
     regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
-    angles = pose.angles(pose.rotation(mesh(regions)["landmarks"])).T
-    return dict(zip(POSE, angles, strict=True))
+    found = mesh(regions)["landmarks"]
+    square = alignment.ffhq_pose(found)[:, :3] / [landmarks.REGION, landmarks.REGION, 1]
+    values = np.concatenate([pose.angles(pose.rotation(found)), square], 1)
+    return dict(zip(POSE + PLACE, values.T, strict=True))
 
 
 @torch.inference_mode()
 def read(images: Tensor, affect: nn.Module, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
     """All readings by name, `[B]` each, of FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1]: what the judge of affect,
-    age and sex sees, the colour around the head, and its pose.
+    age and sex sees, the colour around the head, POSE and PLACE.
     """
     named = affect.labels(images) | surroundings(images)
-    return {name: value.double().cpu().numpy() for name, value in named.items()} | turned(images, mesh)
+    return {name: value.double().cpu().numpy() for name, value in named.items()} | posed(images, mesh)
 
 
 class Judges(NamedTuple):
@@ -55,18 +60,23 @@ class Judges(NamedTuple):
     read: Callable[[Tensor], dict[str, np.ndarray]]  # readings by name, `[B]` each
 
 
+def picture(latents: Tensor, placed: np.ndarray | None, generator: nn.Module) -> Tensor:
+    """Images `[B, 3, S, S]` in [-1, 1] of flattened latents `[B, D]`, at their placements `[B, 3, 3]` if there are
+    any.
+    """
+    device = latents.device
+    transform = None if placed is None else placement.transforms(torch.from_numpy(placed).to(device))
+    latents = latents.unflatten(1, (generator.num_ws, -1))
+    return generator.synthesis(latents, gpu.precision(device), transform=transform).clamp(-1, 1)
+
+
 @torch.inference_mode()
 def drawn(rows: np.ndarray, placed: np.ndarray | None, generator: nn.Module, batch: int) -> Iterator[Tensor]:
-    """Images `[b, 3, S, S]` of flattened latents `[N, D]`, a batch at a time; at their placements `[N, 3, 3]`, if there
-    are any.
-    """
+    """Images `[b, 3, S, S]` of flattened latents `[N, D]`, as `picture` has them, a batch at a time."""
     device = generator.mapping.w_avg.device
     for start in range(0, len(rows), batch):
-        latents = torch.from_numpy(rows[start : start + batch]).to(device).unflatten(1, (generator.num_ws, -1))
-        transform = None
-        if placed is not None:
-            transform = placement.transforms(torch.from_numpy(placed[start : start + batch]).to(device))
-        yield generator.synthesis(latents, gpu.precision(device), transform=transform).clamp(-1, 1)
+        part = slice(start, start + batch)
+        yield picture(torch.from_numpy(rows[part]).to(device), None if placed is None else placed[part], generator)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ still to show and no longer do is taken back.
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import h5py
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import POSE, Judges, Readings, drawn, fit_readings, joined, read, seen
+from peekaboo.latent.descent import downhill, slope
+from peekaboo.latent.readings import PLACE, POSE, Judges, Readings, drawn, fit_readings, joined, read, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, direction, reach
 from peekaboo.stages.score import clip_samples, random_latents
 
@@ -21,11 +23,14 @@ Values = dict[str, np.ndarray]  # readings by name
 
 # What is to be as in the frame's own face. All else is to stay as a part of the walk left it.
 HELD = (*POSE, "emotion", "arousal")
+PART, STRIDES = 0.5, 4  # how long a further part is, of how far random latents lie around their mean, and its steps
+FEW = 16  # frames whose pictures tell a step's way
+RANDOM = 600  # random latents by which ways are told likely and unlikely
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
 LATELY = 3  # parts of the walk whose latents count in the fit
 # A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, too far.
-LEAST, MOST = 0.03, 0.25
+LEAST, MOST = 0.03, 0.15
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
 SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the picture nearer
@@ -42,14 +47,11 @@ def read_scorers(group: h5py.Group) -> tuple[dict[str, Scorer], Readings]:
     return scorers, Readings(tuple(found.attrs["names"]), *parts)
 
 
-def ways(rows: np.ndarray, scorers: dict[str, Scorer], clear: Readings, settings: argparse.Namespace) -> np.ndarray:
-    """How one track's flattened latents `[N, D]` move until the end of each part of the walk, which are equally long:
-    `[parts, D]`, or `[1, D]` where it has none.
-    """
+def way(rows: np.ndarray, scorers: dict[str, Scorer], clear: Readings, settings: argparse.Namespace) -> np.ndarray:
+    """How all of one track's flattened latents `[N, D]` move along the gradient of the identity's scorer: `[D]`."""
     identity = scorers["identity"]
     along = direction(identity, [scorers[name] for name in RETAINED], settings.top_k, clear)
-    distance = reach(identity.logits(rows), identity, along, settings.alpha, settings.steps)
-    return np.linspace(0, distance, max(1, settings.parts) + 1, dtype=np.float32)[1:, None] * along
+    return np.float32(reach(identity.logits(rows), identity, along, settings.alpha, settings.steps)) * along
 
 
 class Place(NamedTuple):
@@ -106,7 +108,7 @@ def taken_back(
 
 def walk(
     rows: np.ndarray,
-    along: np.ndarray,
+    first: np.ndarray,
     placed: np.ndarray,
     faces: Iterable[Tensor],
     generator: nn.Module,
@@ -114,14 +116,15 @@ def walk(
     batch: int,
     seed: int,
 ) -> Iterator[Place]:
-    """Lead flattened latents `[N, D]`, drawn at placements `[N, 3, 3]`, along moves `along` `[parts, D]`, and yield
-    where they are after each part, up to the last that leads away and of which enough could be taken back; `faces` are
-    the frames' own, batches `[b, 3, S, S]`. The first part is always among them.
+    """Lead flattened latents `[N, D]`, drawn at placements `[N, 3, 3]`, away from the infant in parts, and yield where
+    they are after each, up to the last that leads away and of which enough could be taken back; `faces` are the
+    frames' own, batches `[b, 3, S, S]`. The first part is always among them.
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
-    So after each part readings are fitted anew, to random latents around the walked ones and to these, and every frame
-    is moved by what it lacks of what its own face shows of HELD. All else is to stay as the part left it, and the
-    identity cosine no higher, so that the way back is not taken.
+    The first part, `[D]`, is the scorers'; from there the identity network tells the way by the pictures of a few
+    frames. After each part readings are fitted anew, to random latents around the walked ones and to these, and every
+    frame is moved by what it lacks of what its own face shows of HELD. All else is to stay as the part left it, and
+    the identity cosine no higher, so that the way back is not taken.
     """
     own, embeddings = seen(faces, judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
@@ -131,22 +134,37 @@ def walk(
         return found | {"identity": embeddings @ mean}
 
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
-    random = random_latents(generator, NEAR, seed).flatten(1).cpu().numpy()
-    around, rng = np.float32(SPREAD) * (random - random.mean(0)), np.random.default_rng(seed)
-    latents, values, place = [], [], None
-    for move in np.diff(along, axis=0, prepend=np.float32(0)):
-        rows = rows + move
+    random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
+    random -= random.mean(0)
+    stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
+    around, rng = np.float32(SPREAD) * random[:NEAR], np.random.default_rng(seed)
+    latents, values, before, rows = [], [], None, rows + first
+    while True:
         found, near = look(rows, placed), rows[rng.choice(sample, NEAR)] + around
         latents = [*latents[2 - 2 * LATELY :], near, rows[sample]]
         values = [*values[2 - 2 * LATELY :], look(near, None), {name: value[sample] for name, value in found.items()}]
         readings = fit_readings(np.concatenate(latents), joined(values))
+        # An open mouth moves the square as well: to keep a face in its place would keep the mouth as it is.
+        kept = readings.only(tuple(name for name in readings.names if name not in PLACE))
         wanted = found | {name: own[name] for name in HELD}
-        rows, found = taken_back(rows, wanted, found, readings, lambda moved, frames: look(moved, placed[frames]))
-        before, cosine = place, float(found["identity"].mean())
-        place = Place(rows, cosine, float(errors(wanted, found, readings).mean()))
-        if before and (cosine > before.cosine - LEAST or place.error > MOST):
+        rows, found = taken_back(rows, wanted, found, kept, lambda moved, frames: look(moved, placed[frames]))
+        place = Place(rows, float(found["identity"].mean()), float(errors(wanted, found, kept).mean()))
+        if before and (place.cosine > before.cosine - LEAST or place.error > MOST):
             break
         yield place
+        before = place
+        for _ in range(STRIDES):
+            few = rng.choice(sample, min(FEW, len(sample)), replace=False)
+            falls = slope(rows[few], placed[few], generator, judges.identity, mean, batch)
+            rows = rows + stride * downhill(falls, random, readings.only(tuple(own)))
+
+
+def until(places: Iterable[Place], cosine: float) -> Iterator[Place]:
+    """The places of a walk up to the first where the identity cosine is as low; it goes no further."""
+    for place in places:
+        yield place
+        if place.cosine <= cosine:
+            break
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -160,12 +178,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--identity", required=True, help="weights of the identity judge that steers the edit")
     parser.add_argument("--affect", required=True, help="weights of the judge of affect, age and sex")
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
-    parser.add_argument("--steps", type=int, default=2000, help="at most")
+    parser.add_argument("--steps", type=int, default=150, help="along the scorers' way")
     parser.add_argument("--top-k", type=int, default=0, help="largest components kept of each retained attribute")
     parser.add_argument(
-        "--parts", type=int, default=8, help="of the walk, after each of which it looks; 0: it never looks"
+        "--parts", type=int, default=8, help="of the walk at most; it looks after each. 0: the scorers' way alone"
     )
-    parser.add_argument("--cosine", type=float, default=-0.35, help="to the infant's identity, at which the walk ends")
+    parser.add_argument("--cosine", type=float, default=-0.45, help="to the infant's identity, at which the walk ends")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
@@ -193,19 +211,17 @@ def main(argv: list[str] | None = None) -> None:
             rows = stagefile.gather(source["latents"], pairs).reshape(len(pairs), -1)
             placed = stagefile.gather(source["placements"], pairs)
             own_scorers, readings = read_scorers(group)
-            along = ways(rows, own_scorers, readings, args)
+            first = way(rows, own_scorers, readings, args)
             own_faces = (
                 gpu.to_images(stagefile.gather(faces["crops"], part), device)
                 for part in stagefile.batches(pairs, args.batch)
             )
-            moved = rows + along[-1]
+            moved = rows + first
             if args.parts:
-                seed = args.seed + track
-                for place in walk(rows, along, placed, own_faces, own, judges, args.batch, seed):
+                places = walk(rows, first, placed, own_faces, own, judges, args.batch, args.seed + track)
+                for place in until(islice(places, args.parts), args.cosine):
                     moved = place.latents
                     looks.setdefault(name, []).append([round(place.cosine, 3), round(place.error, 3)])
-                    if place.cosine <= args.cosine:
-                        break
             before, after = (float(own_scorers["identity"](latents).mean()) for latents in (rows, moved))
             scores[name] = {"before": round(before, 4), "after": round(after, 4)}
             stagefile.scatter(edited, pairs, moved.reshape(-1, *shape[2:]))

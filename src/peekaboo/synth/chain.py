@@ -336,7 +336,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 WEIGHT_DECAYS = (100.0,)
 TOP_KS = (0, 100)
-COSINES = (0.1, -0.1, -0.2, -0.3, -0.35, -0.4)
+COSINES = (0.1, -0.1, -0.3, -0.45, -0.6)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
 COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
@@ -407,17 +407,9 @@ def routes(current: Setting) -> list[tuple[float, int]]:
     return sorted({*itertools.product(WEIGHT_DECAYS, TOP_KS), (current.weight_decay, current.top_k)})
 
 
-def ends(places: Iterable[traverse.Place], cosines: Sequence[float]) -> dict[float, tuple[int, traverse.Place]]:
-    """Where a walk ends by each cosine, and after how many parts: at the first place where it is as low, or at the
-    last. It is not walked any further than the lowest asks for.
-    """
-    found = {}
-    for part, place in enumerate(places, 1):
-        reached = [cosine for cosine in cosines if cosine not in found and place.cosine <= cosine]
-        found |= dict.fromkeys(reached, (part, place))
-        if len(found) == len(cosines):
-            break
-    return dict.fromkeys(cosines, (part, place)) | found
+def end(places: Sequence[traverse.Place], cosine: float) -> int:
+    """Which of the places of a walk it ends at by a cosine: the first that is as low, or the last."""
+    return next((part for part, place in enumerate(places) if place.cosine <= cosine), len(places) - 1)
 
 
 def judged(frames: list[np.ndarray], clip: Sample, judges: list[Judge]) -> list[dict[str, np.ndarray]]:
@@ -543,9 +535,7 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
             keys.append(Line2D([], [], color="grey", linestyle=style, linewidth=1, label=label))
     keys.append(Line2D([], [], color="tab:green", linewidth=0.8, label="target"))
     lengths = ", ".join(f"{cosine:g}" for cosine in sorted(walks["cosine"].unique(), reverse=True))
-    figure.suptitle(
-        f"Walks away from the identity\nalong a line, until the identity network's cosine is {lengths}", fontsize=11
-    )
+    figure.suptitle(f"Walks away from the identity\nuntil the identity network's cosine is {lengths}", fontsize=11)
     figure.legend(handles=keys, loc="lower center", ncol=4, fontsize=9, frameon=False)
     figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
     with stagefile.replacing(path) as partial:
@@ -582,12 +572,15 @@ def sweep(args: argparse.Namespace) -> None:
         stops = [(Setting(math.nan, math.nan, math.nan), 0, flat)]
         for decay, top_k in tqdm(routes(current), name, unit="walk", disable=None):
             settings = argparse.Namespace(**vars(args) | {"top_k": top_k})
-            along = traverse.ways(flat, scorers[decay], readings, settings)
+            first = traverse.way(flat, scorers[decay], readings, settings)
             faces = (gpu.to_images(clip.crops[i : i + args.batch], device) for i in range(0, len(flat), args.batch))
             seed = args.seed + clip.track
-            places = traverse.walk(flat, along, clip.placements, faces, own, steering, args.batch, seed)
-            for cosine, (part, place) in ends(places, cosines).items():
-                stops.append((Setting(decay, top_k, cosine), part, place.latents))
+            walk = traverse.walk(flat, first, clip.placements, faces, own, steering, args.batch, seed)
+            # By the lowest cosine it ends last; the others are on its way.
+            places = list(traverse.until(itertools.islice(walk, args.parts), cosines[-1]))
+            for cosine in cosines:
+                part = end(places, cosine)
+                stops.append((Setting(decay, top_k, cosine), part + 1, places[part].latents))
         for setting, parts, latents in stops:
             anonymized = judged(composed(clip, drawn(latents, clip.placements, own, args.batch)), clip, judges)
             found = measured(originals, anonymized, judges, limits)
