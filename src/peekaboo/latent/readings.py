@@ -14,8 +14,8 @@ from peekaboo.faces import alignment
 from peekaboo.judges import landmarks, pose
 from peekaboo.latent import placement
 
-# How the head is turned, and where in the crop the face is and how large: an aligned crop shows hardly any roll, and all
-# faces at one place, until a walk turns and moves them.
+# How the head is turned, and where in the crop the face is and how large: an aligned crop shows hardly any roll, and
+# all faces at one place, until a walk turns and moves them.
 POSE, PLACE = ("yaw", "pitch", "roll"), ("across", "down", "size")
 
 
