@@ -36,7 +36,7 @@ def test_the_slope_is_the_change_of_the_mean_cosine_with_a_common_move(networks,
         transform = torch.linalg.inv(torch.from_numpy(placed))
         return float((embedder(generator.synthesis(latents, transform=transform).clamp(-1, 1)) @ mean).mean())
 
-    found = slope(rows, placed, generator, embedder, mean.numpy(), 2)
+    found = slope(rows, placed, generator, embedder, mean.numpy())
     for _ in range(3):
         move = (rng.normal(size=found.shape) / 300).astype(np.float32)
         np.testing.assert_allclose(cosine(move) - cosine(-move), 2 * found @ move, rtol=0.05, atol=1e-5)

@@ -155,7 +155,7 @@ def walk(
         before = place
         for _ in range(STRIDES):
             few = rng.choice(sample, min(FEW, len(sample)), replace=False)
-            falls = slope(rows[few], placed[few], generator, judges.identity, mean, batch)
+            falls = slope(rows[few], placed[few], generator, judges.identity, mean)
             rows = rows + stride * downhill(falls, random, readings.only(tuple(own)))
 
 
