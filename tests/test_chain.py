@@ -196,13 +196,6 @@ def test_the_walk_in_use_is_among_those_that_are_tried_once():
     assert len(chain.routes(outside)) == len(chain.routes(inside)) + 1
 
 
-def test_a_walk_ends_at_the_first_place_where_the_cosine_is_as_low():
-    places = [traverse.Place(np.zeros((1, 1)), cosine, 0.0) for cosine in (0.4, -0.2, -0.1, -0.3, -0.5)]
-    assert [chain.end(places, cosine) for cosine in (0.1, -0.2, -0.3)] == [1, 1, 3]
-    # Where it never is, the walk ends at its end.
-    assert chain.end(places, -0.9) == 4
-
-
 SIDE = 16
 NETWORKS = {
     "generator": (

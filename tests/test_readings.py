@@ -211,6 +211,8 @@ def test_a_walk_goes_no_further_than_it_must():
 
     assert [place.cosine for place in traverse.until(places(), -0.3)] == [0.4, -0.2, -0.1, -0.3]
     assert walked == [0.4, -0.2, -0.1, -0.3]
+    # Where it never is as low, it goes to its end.
+    assert len(list(traverse.until(places(), -0.9))) == 5
 
 
 def test_frames_are_moved_only_where_that_brings_them_nearer():

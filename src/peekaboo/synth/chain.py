@@ -407,11 +407,6 @@ def routes(current: Setting) -> list[tuple[float, int]]:
     return sorted({*itertools.product(WEIGHT_DECAYS, TOP_KS), (current.weight_decay, current.top_k)})
 
 
-def end(places: Sequence[traverse.Place], cosine: float) -> int:
-    """Which of the places of a walk it ends at by a cosine: the first that is as low, or the last."""
-    return next((part for part, place in enumerate(places) if place.cosine <= cosine), len(places) - 1)
-
-
 def judged(frames: list[np.ndarray], clip: Sample, judges: list[Judge]) -> list[dict[str, np.ndarray]]:
     """What each judge reads off the infant in `frames`, which are the sample's or made of them."""
     places = zip(clip.boxes, clip.landmarks, clip.transforms, strict=True)
@@ -579,8 +574,8 @@ def sweep(args: argparse.Namespace) -> None:
             # By the lowest cosine it ends last; the others are on its way.
             places = list(traverse.until(itertools.islice(walk, args.parts), cosines[-1]))
             for cosine in cosines:
-                part = end(places, cosine)
-                stops.append((Setting(decay, top_k, cosine), part + 1, places[part].latents))
+                passed = list(traverse.until(places, cosine))
+                stops.append((Setting(decay, top_k, cosine), len(passed), passed[-1].latents))
         for setting, parts, latents in stops:
             anonymized = judged(composed(clip, drawn(latents, clip.placements, own, args.batch)), clip, judges)
             found = measured(originals, anonymized, judges, limits)
