@@ -29,8 +29,9 @@ RANDOM = 600  # random latents by which ways are told likely and unlikely
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
 LATELY = 3  # parts of the walk whose latents count in the fit
-# A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, too far.
-LEAST, MOST = 0.03, 0.15
+# A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, too far, and a
+# shorter one is tried, down to this share of its length.
+LEAST, MOST, SHORTEST = 0.03, 0.18, 0.25
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
 SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the picture nearer
@@ -117,8 +118,8 @@ def walk(
     seed: int,
 ) -> Iterator[Place]:
     """Lead flattened latents `[N, D]`, drawn at placements `[N, 3, 3]`, away from the infant in parts, and yield where
-    they are after each, up to the last that leads away and of which enough could be taken back; `faces` are the
-    frames' own, batches `[b, 3, S, S]`. The first part is always among them.
+    they are after each, as long as it leads away and enough can be taken back of it, or of one half or a quarter as
+    long; `faces` are the frames' own, batches `[b, 3, S, S]`. The first part is always among them.
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
     The first part, `[D]`, is the scorers'; from there the identity network tells the way by the pictures of a few
@@ -137,6 +138,7 @@ def walk(
     random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
     random -= random.mean(0)
     stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
+    shortest = SHORTEST * stride
     around, rng = np.float32(SPREAD) * random[:NEAR], np.random.default_rng(seed)
     latents, values, before, rows = [], [], None, rows + first
     while True:
@@ -149,10 +151,16 @@ def walk(
         wanted = found | {name: own[name] for name in HELD}
         rows, found = taken_back(rows, wanted, found, kept, lambda moved, frames: look(moved, placed[frames]))
         place = Place(rows, float(found["identity"].mean()), float(errors(wanted, found, kept).mean()))
-        if before and (place.cosine > before.cosine - LEAST or place.error > MOST):
+        if before and place.error > MOST:
+            # Go back, and not as far; what was seen there counts in the next fit.
+            stride, rows = stride / 2, before.latents
+            if stride < shortest:
+                break
+        elif before and place.cosine > before.cosine - LEAST:
             break
-        yield place
-        before = place
+        else:
+            yield place
+            before = place
         for _ in range(STRIDES):
             few = rng.choice(sample, min(FEW, len(sample)), replace=False)
             falls = slope(rows[few], placed[few], generator, judges.identity, mean)
