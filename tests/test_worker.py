@@ -30,7 +30,10 @@ exec(" ".join(sys.argv[2:]))
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "job.py").write_text(JOB)
+    # A shell has what it starts in the background ignore interrupts, and the jobs would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield tmp_path
+    signal.signal(signal.SIGINT, before)
     for pid in workers(tmp_path):
         os.kill(pid, signal.SIGKILL)
 

@@ -104,34 +104,50 @@ class RestyleEncoder(nn.Module):
         return codes[:, :1] + codes[:, 1:]
 
 
-class FaceEmbedder(nn.Module):
-    """Identity embedding of an FFHQ-aligned crop, for the ArcFace loss (Deng et al. 2019)."""
+class FaceNetwork(nn.Module):
+    """A trunk that sees the inner face of an FFHQ-aligned crop, `inner` of the `size` pixels that the crop is brought
+    to.
+    """
 
-    def __init__(self, widths: list[int], dimensions: int, size: int, inner: int) -> None:
+    def __init__(self, widths: list[int], size: int, inner: int) -> None:
         super().__init__()
         self.size, self.inner = size, inner
         self.trunk = ResidualTrunk(3, widths)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map RGB images `[B, 3, S, S]` in [-1, 1] to the last feature map."""
+        return self.trunk(inner_face(images, self.size, self.inner))[-1]
+
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        """Distance `[B]` of what the faces in FFHQ-aligned images `[B, 3, S, S]` in [-1, 1] show."""
+        faces = (inner_face(images, self.size, self.inner) for images in (first, second))
+        return feature_distances(self.trunk, *faces).mean(0)
+
+
+class FaceEmbedder(FaceNetwork):
+    """Identity embedding of an FFHQ-aligned crop, for the ArcFace loss (Deng et al. 2019)."""
+
+    def __init__(self, widths: list[int], dimensions: int, size: int, inner: int) -> None:
+        super().__init__(widths, size, inner)
         self.head = Head(widths[-1], inner >> len(widths), 64, dimensions)
         self.norm = nn.BatchNorm1d(dimensions)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map RGB images `[B, 3, S, S]` in [-1, 1] to unit embeddings `[B, dimensions]`."""
-        return F.normalize(self.norm(self.head(self.trunk(inner_face(images, self.size, self.inner))[-1])))
+        return F.normalize(self.norm(self.head(self.features(images))))
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed FFHQ-aligned images, which this network takes as they are."""
         return self(images)
 
 
-class FaceAttributes(nn.Module):
+class FaceAttributes(FaceNetwork):
     """Valence, arousal, expression, age and sex of an FFHQ-aligned crop."""
 
     expressions = EXPRESSIONS
 
     def __init__(self, widths: list[int], size: int, inner: int) -> None:
-        super().__init__()
-        self.size, self.inner = size, inner
-        self.trunk = ResidualTrunk(3, widths)
+        super().__init__(widths, size, inner)
         self.head = Head(widths[-1], inner >> len(widths), 64, 4 + len(EXPRESSIONS))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -149,15 +165,6 @@ class FaceAttributes(nn.Module):
         """
         found = self(images)
         return {"emotion": found["valence"], **{name: found[name] for name in ("arousal", "age", "sex")}}
-
-    def features(self, images: Tensor) -> Tensor:
-        """Map RGB images `[B, 3, S, S]` in [-1, 1] to the last feature map."""
-        return self.trunk(inner_face(images, self.size, self.inner))[-1]
-
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        """Distance `[B]` of what the faces in FFHQ-aligned images `[B, 3, S, S]` in [-1, 1] show."""
-        faces = (inner_face(images, self.size, self.inner) for images in (first, second))
-        return feature_distances(self.trunk, *faces).mean(0)
 
     def read(self, features: Tensor) -> dict[str, Tensor]:
         """Read the last feature map, see `forward`."""
