@@ -113,7 +113,8 @@ OTHERS = len(traverse.HELD) + 1
 
 class World:
     """A generator, a reader and an identity network in one: pictures are a row of numbers, bent functions of 60 entries
-    of the latents; the first are what is held, the next is not, the others are the identity.
+    of the latents; the first are what is held, the next is not, the others are the identity but for the last: the
+    square of the face, which the placement moves as well.
     """
 
     num_ws, z_dim, w_dim = 2, 30, 30
@@ -121,6 +122,7 @@ class World:
     def __init__(self, bend=0.3):
         rng = np.random.default_rng(7)
         self.mixing = torch.from_numpy(rng.normal(size=(60, OTHERS + 12)).astype(np.float32) / 7)
+        self.squares = torch.from_numpy(rng.normal(size=(60, 3)).astype(np.float32) / 100)
         self.bend = bend
         self.mapping = self
         self.w_avg = torch.zeros(30)
@@ -131,14 +133,18 @@ class World:
     def synthesis(self, latents, dtype, transform=None):
         straight = latents.flatten(1) @ self.mixing
         images = (straight + self.bend * straight.roll(1, 1) ** 2) / 8
-        return images[:, None, None]
+        square, placed = latents.flatten(1) @ self.squares, torch.linalg.inv(transform)
+        middle = placed[:, :2, :2] @ square[:, :2, None] + placed[:, :2, 2:]
+        size = square[:, 2:] + placed[:, :1, 0].log()
+        return torch.cat([images, middle[..., 0], size], 1)[:, None, None]
 
     def read(self, images):
-        names = (*traverse.HELD, "age")
-        return {name: 8 * images[:, 0, 0, i].double().numpy() for i, name in enumerate(names)}
+        table = images[:, 0, 0].double().numpy()
+        found = {name: 8 * table[:, i] for i, name in enumerate((*traverse.HELD, "age"))}
+        return found | dict(zip(PLACE, (table[:, -3:] + [0.5, 0.5, 0]).T, strict=True))
 
     def embed(self, images):
-        return torch.nn.functional.normalize(images[:, 0, 0, OTHERS:], dim=1)
+        return torch.nn.functional.normalize(images[:, 0, 0, OTHERS:-3], dim=1)
 
 
 def walked(world, judges, parts=4):
@@ -149,7 +155,8 @@ def walked(world, judges, parts=4):
     placed = np.tile(np.eye(3, dtype=np.float32), (40, 1, 1))
     faces = list(drawn(frames, placed, world, 16))
     places = list(islice(traverse.walk(frames, -infant / 2, placed, faces, world, judges, 16, 0), parts))
-    return places, [seen(drawn(each, placed, world, 16), judges) for each in (frames, places[-1].latents)]
+    end = places[-1]
+    return places, [seen(drawn(*each, world, 16), judges) for each in ((frames, placed), (end.latents, end.placements))]
 
 
 def off(first, second):
@@ -164,7 +171,7 @@ def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not(monkeypatch):
     again, _ = walked(world, judges)
     np.testing.assert_array_equal(again[-1].latents, places[-1].latents)
     monkeypatch.setattr(traverse, "MOST", np.inf)
-    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
+    monkeypatch.setattr(traverse, "taken_back", lambda rows, placements, wanted, found, *rest: (rows, found))
     alone, (_, (astray, away)) = walked(world, judges)
     assert len(places) == len(alone) == 4
     before, after = off(wanted, astray), off(wanted, found)
@@ -174,6 +181,24 @@ def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not(monkeypatch):
     start, straight_on, end = ((each @ mean).mean() for each in (own, away, held))
     assert start - end > 0.8 * (start - straight_on) > 0.7
     np.testing.assert_allclose(places[-1].cosine, end, atol=1e-5)
+
+
+def test_faces_stay_where_they_were_and_as_large():
+    world = World()
+    judges = Judges(world, world.read)
+    places, ((own, _), _) = walked(world, judges)
+    kept, astray = [], []
+    for latents, placements, *_ in places:
+        # One framing for all frames, which neither turns nor bends.
+        np.testing.assert_array_equal(placements, np.broadcast_to(placements[0], placements.shape))
+        np.testing.assert_array_equal(placements[0] * [[0, 1, 0], [1, 0, 0], [1, 1, 1]], np.diag([0, 0, 1]))
+        assert placements[0, 0, 0] == placements[0, 1, 1]
+        unmoved = np.tile(np.eye(3, dtype=np.float32), (len(placements), 1, 1))
+        for where, off in ((placements, kept), (unmoved, astray)):
+            found, _ = seen(drawn(latents, where, world, 16), judges)
+            off.append([abs(np.median(found[name] - own[name])) for name in PLACE])
+    # What is taken back after the framing moves faces a little.
+    assert np.max(kept) < 0.03 and np.max(astray) > 0.06 and np.mean(kept) < 0.3 * np.mean(astray)
 
 
 def test_a_walk_that_leads_no_further_away_ends():
@@ -190,7 +215,7 @@ def test_a_walk_that_loses_the_face_ends_before():
 
         def read(self, images):
             found = super().read(images)
-            lost = (images[:, 0, 0, OTHERS:] @ self.infant).numpy() < 0
+            lost = (images[:, 0, 0, OTHERS:-3] @ self.infant).numpy() < 0
             return {name: np.where(lost, np.nan, value) for name, value in found.items()}
 
     world = Masked(bend=0.0)
@@ -207,7 +232,7 @@ def test_a_walk_goes_no_further_than_it_must():
     def places():
         for cosine in (0.4, -0.2, -0.1, -0.3, -0.5):
             walked.append(cosine)
-            yield traverse.Place(np.zeros((1, 1)), cosine, 0.0)
+            yield traverse.Place(np.zeros((1, 1)), np.eye(3)[None], cosine, 0.0)
 
     assert [place.cosine for place in traverse.until(places(), -0.3)] == [0.4, -0.2, -0.1, -0.3]
     assert walked == [0.4, -0.2, -0.1, -0.3]
@@ -229,7 +254,7 @@ def test_frames_are_moved_only_where_that_brings_them_nearer():
         yaw = found["yaw"][frames] + np.choose(frames, [steps, 4 * steps, np.full(len(steps), np.nan)])
         return {"yaw": yaw, "identity": moved[:, 1].astype(np.float64)}
 
-    moved, seen_then = traverse.taken_back(rows, wanted, found, readings, look)
+    moved, seen_then = traverse.taken_back(rows, np.arange(3), wanted, found, readings, look)
     steps = (moved - rows)[:, 0]
     np.testing.assert_allclose(steps, [0.8, 0.2, 0], atol=0.02)
     np.testing.assert_allclose(seen_then["yaw"], [wanted["yaw"][0], wanted["yaw"][1], found["yaw"][2]], atol=0.06)

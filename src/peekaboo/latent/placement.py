@@ -4,7 +4,8 @@ section 5).
 Crops follow smoothed landmarks, so that a face is a little turned and shifted against the FFHQ alignment of its own
 frame. The encoder, which knows aligned faces alone, sees the crop with that taken out; the generator's input transform
 puts it back in. A placement [3, 3] maps points of an aligned picture to those of the crop, both with the origin in the
-middle, x to the right, y down and the side 1. It turns and shifts, as the reference does, and leaves scale alone.
+middle, x to the right, y down and the side 1. Those of a clip's faces turn and shift, as the reference does, and leave
+scale alone; a walk's framing, which keeps the face where it was and as large, scales and shifts.
 """
 
 import numpy as np
@@ -31,6 +32,20 @@ def placements(landmarks: np.ndarray, transforms: np.ndarray, size: int) -> np.n
     found[:, 1, 0], found[:, 0, 1] = np.sin(angle), -np.sin(angle)
     found[:, :2, 2] = shift
     return found.astype(np.float32)
+
+
+def between(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The one similarity [3, 3] float32 that brings faces found in crops to where they are wanted, and to that size.
+
+    Faces are squares [N, 3]: middle x and y in sides of the crop from its upper left corner, log side; NaN where there
+    is none. It is the median of what each needs, for a square moves with its mouth, and the identity where none is
+    known.
+    """
+    zoom = np.exp(wanted[:, 2:] - found[:, 2:])
+    needed = np.concatenate([zoom, wanted[:, :2] - 0.5 - zoom * (found[:, :2] - 0.5)], 1)
+    needed = needed[np.isfinite(needed).all(1)]
+    scale, x, y = np.median(needed, axis=0) if len(needed) else (1, 0, 0)
+    return np.array([[scale, 0, x], [0, scale, y], [0, 0, 1]], np.float32)
 
 
 def aligned(crops: Tensor, placements: Tensor) -> Tensor:

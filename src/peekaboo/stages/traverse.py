@@ -1,5 +1,5 @@
 """Traverse: walk every latent away from its track's identity, and look on the way at what is drawn: what the frames are
-still to show and no longer do is taken back.
+still to show and no longer do is taken back, and the face is kept where it was and as large.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
+from peekaboo.latent import placement
 from peekaboo.latent.descent import downhill, slope
 from peekaboo.latent.readings import PLACE, POSE, Judges, Readings, drawn, fit_readings, joined, read, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, direction, reach
@@ -24,13 +25,13 @@ Values = dict[str, np.ndarray]  # readings by name
 # What is to be as in the frame's own face. All else is to stay as a part of the walk left it.
 HELD = (*POSE, "emotion", "arousal")
 PART, STRIDES = 0.5, 4  # how long a further part is, of how far random latents lie around their mean, and its steps
-FEW = 16  # frames whose pictures tell a step's way
+FEW = 16  # frames whose pictures tell a step's way, and the framing
 RANDOM = 600  # random latents by which ways are told likely and unlikely
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
 LATELY = 3  # parts of the walk whose latents count in the fit
-# A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, too far, and a
-# shorter one is tried, down to this share of its length.
+# A part that brings the identity cosine down by less has led nowhere (a shorter one, by its share of that); one after
+# which more is lacking, too far, and a shorter one is tried, down to this share of its length.
 LEAST, MOST, SHORTEST = 0.03, 0.18, 0.25
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
@@ -59,6 +60,7 @@ class Place(NamedTuple):
     """Where a track's latents are on the walk, and what their pictures show there."""
 
     latents: np.ndarray  # float32 [N, D]
+    placements: np.ndarray  # float32 [N, 3, 3]
     cosine: float  # mean over the frames, of the identity to the mean of the frames' own faces
     error: float  # mean square of what is lacking, in standard deviations of the readings
 
@@ -78,15 +80,17 @@ def errors(wanted: Values, found: Values, readings: Readings) -> np.ndarray:
 
 def taken_back(
     rows: np.ndarray,
+    placements: np.ndarray,
     wanted: Values,
     found: Values,
     readings: Readings,
     look: Callable[[np.ndarray, np.ndarray], Values],
 ) -> tuple[np.ndarray, Values]:
-    """Move flattened latents `[N, D]`, each by what its picture lacks, where that brings it nearer to what is wanted.
+    """Move flattened latents `[N, D]`, each by what its picture at its placement lacks, where that brings it nearer to
+    what is wanted.
 
-    `found` are the readings of the pictures, `look` reads those of other latents `[n, D]` of the frames `[n]`. Returns
-    the latents and the readings then.
+    `found` are the readings of the pictures, `look` reads those of other latents `[n, D]` at placements `[n, ...]`.
+    Returns the latents and the readings then.
     """
     rows, found = rows.copy(), {name: value.copy() for name, value in found.items()}
     step = np.nan_to_num(lacking(wanted, found, readings, NEXT)).astype(np.float32) @ readings.moves()
@@ -94,7 +98,7 @@ def taken_back(
     # Readings are less linear than they look: where a whole step leads astray, a part of it may not.
     for share in SHARES:
         moved = rows[left] + np.float32(share) * step[left]
-        after = look(moved, left)
+        after = look(moved, placements[left])
         aim, now = ({name: value[left] for name, value in values.items()} for values in (wanted, found))
         lost = np.isnan(after["yaw"]) & np.isfinite(now["yaw"])
         better = (errors(aim, after, readings) < errors(aim, now, readings)) & ~lost
@@ -105,6 +109,11 @@ def taken_back(
         if not len(left):
             break
     return rows, found
+
+
+def squares(values: Values) -> np.ndarray:
+    """Where the faces are and how large: `[N, 3]`, as PLACE has them."""
+    return np.stack([values[name] for name in PLACE], 1)
 
 
 def walk(
@@ -121,6 +130,9 @@ def walk(
     they are after each, as long as it leads away and enough can be taken back of it, or of one half or a quarter as
     long; `faces` are the frames' own, batches `[b, 3, S, S]`. The first part is always among them.
 
+    Heads of other infants are of other sizes at other places. So all placements are framed alike after each part: what
+    is drawn fills the face that it is to cover, and no judge is led away by a face that shrinks.
+
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
     The first part, `[D]`, is the scorers'; from there the identity network tells the way by the pictures of a few
     frames. After each part readings are fitted anew, to random latents around the walked ones and to these, and every
@@ -130,40 +142,45 @@ def walk(
     own, embeddings = seen(faces, judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
 
-    def look(latents: np.ndarray, where: np.ndarray | None) -> Values:
+    def look(latents: np.ndarray, where: np.ndarray) -> Values:
         found, embeddings = seen(drawn(latents, where, generator, batch), judges)
         return found | {"identity": embeddings @ mean}
 
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
     random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
     random -= random.mean(0)
-    stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
-    shortest = SHORTEST * stride
+    whole = stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
     around, rng = np.float32(SPREAD) * random[:NEAR], np.random.default_rng(seed)
     latents, values, before, rows = [], [], None, rows + first
+    few, framing = sample[:: -(-len(sample) // FEW)], np.eye(3, dtype=np.float32)
     while True:
-        found, near = look(rows, placed), rows[rng.choice(sample, NEAR)] + around
+        shown = look(rows[few], framing @ placed[few])
+        framing = placement.between(squares(shown), squares(own)[few]) @ framing
+        placements = framing @ placed
+        found, near = look(rows, placements), rows[rng.choice(sample, NEAR)] + around
+        told = look(near, np.tile(framing, (NEAR, 1, 1)))
         latents = [*latents[2 - 2 * LATELY :], near, rows[sample]]
-        values = [*values[2 - 2 * LATELY :], look(near, None), {name: value[sample] for name, value in found.items()}]
+        values = [*values[2 - 2 * LATELY :], told, {name: value[sample] for name, value in found.items()}]
         readings = fit_readings(np.concatenate(latents), joined(values))
         # An open mouth moves the square as well: to keep a face in its place would keep the mouth as it is.
         kept = readings.only(tuple(name for name in readings.names if name not in PLACE))
         wanted = found | {name: own[name] for name in HELD}
-        rows, found = taken_back(rows, wanted, found, kept, lambda moved, frames: look(moved, placed[frames]))
-        place = Place(rows, float(found["identity"].mean()), float(errors(wanted, found, kept).mean()))
+        rows, found = taken_back(rows, placements, wanted, found, kept, look)
+        cosine, error = found["identity"].mean(), errors(wanted, found, kept).mean()
+        place = Place(rows, placements, float(cosine), float(error))
         if before and place.error > MOST:
             # Go back, and not as far; what was seen there counts in the next fit.
             stride, rows = stride / 2, before.latents
-            if stride < shortest:
+            if stride < SHORTEST * whole:
                 break
-        elif before and place.cosine > before.cosine - LEAST:
+        elif before and place.cosine > before.cosine - LEAST * stride / whole:
             break
         else:
             yield place
             before = place
         for _ in range(STRIDES):
-            few = rng.choice(sample, min(FEW, len(sample)), replace=False)
-            falls = slope(rows[few], placed[few], generator, judges.identity, mean)
+            drawn_from = rng.choice(sample, len(few), replace=False)
+            falls = slope(rows[drawn_from], placements[drawn_from], generator, judges.identity, mean)
             rows = rows + stride * downhill(falls, random, readings.only(tuple(own)))
 
 
@@ -211,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     ):
         shape = source["latents"].shape
         edited = stagefile.frame_dataset(out, "latents", shape, "f4", np.nan)
-        source.copy("placements", out)
+        source.copy("placements", out)  # of latents that are not walked
         for name, group in scorers.items():
             track = int(name.removeprefix("track_"))
             own = models.tuned(generator, tuned[name])
@@ -224,15 +241,16 @@ def main(argv: list[str] | None = None) -> None:
                 gpu.to_images(stagefile.gather(faces["crops"], part), device)
                 for part in stagefile.batches(pairs, args.batch)
             )
-            moved = rows + first
+            moved, framed = rows + first, placed
             if args.parts:
                 places = walk(rows, first, placed, own_faces, own, judges, args.batch, args.seed + track)
                 for place in until(islice(places, args.parts), args.cosine):
-                    moved = place.latents
+                    moved, framed = place.latents, place.placements
                     looks.setdefault(name, []).append([round(place.cosine, 3), round(place.error, 3)])
             before, after = (float(own_scorers["identity"](latents).mean()) for latents in (rows, moved))
             scores[name] = {"before": round(before, 4), "after": round(after, 4)}
             stagefile.scatter(edited, pairs, moved.reshape(-1, *shape[2:]))
+            stagefile.scatter(out["placements"], pairs, framed)
     checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
     report.write(
         args.report, shape[0], gpu.describe(device), models=checksums, identity_score=scores, cosine_and_error=looks

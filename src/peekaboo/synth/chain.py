@@ -564,7 +564,7 @@ def sweep(args: argparse.Namespace) -> None:
         flat = clip.latents.reshape(len(clip.latents), -1)
 
         # All walks begin where the latents are, whatever the settings.
-        stops = [(Setting(math.nan, math.nan, math.nan), 0, flat)]
+        stops = [(Setting(math.nan, math.nan, math.nan), 0, flat, clip.placements)]
         for decay, top_k in tqdm(routes(current), name, unit="walk", disable=None):
             settings = argparse.Namespace(**vars(args) | {"top_k": top_k})
             first = traverse.way(flat, scorers[decay], readings, settings)
@@ -575,9 +575,9 @@ def sweep(args: argparse.Namespace) -> None:
             places = list(traverse.until(itertools.islice(walk, args.parts), cosines[-1]))
             for cosine in cosines:
                 passed = list(traverse.until(places, cosine))
-                stops.append((Setting(decay, top_k, cosine), len(passed), passed[-1].latents))
-        for setting, parts, latents in stops:
-            anonymized = judged(composed(clip, drawn(latents, clip.placements, own, args.batch)), clip, judges)
+                stops.append((Setting(decay, top_k, cosine), len(passed), passed[-1].latents, passed[-1].placements))
+        for setting, parts, *where in stops:
+            anonymized = judged(composed(clip, drawn(*where, own, args.batch)), clip, judges)
             found = measured(originals, anonymized, judges, limits)
             rows.append({"clip": name, **setting._asdict(), "parts": parts, **found})
     table = pd.DataFrame(rows).astype({"top_k": "Int64"})
