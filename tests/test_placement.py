@@ -52,13 +52,14 @@ def test_a_crop_is_brought_back_to_its_alignment():
 
 def test_faces_are_brought_to_where_they_are_wanted():
     rng = np.random.default_rng(1)
-    found = rng.normal([0.5, 0.55, -0.3], 0.1, (9, 3))
-    middle = 1.25 * (found[:, :2] - 0.5) + [0.04, -0.1] + 0.5
-    wanted = np.column_stack([middle, found[:, 2] + np.log(1.25)])
-    expected = [[1.25, 0, 0.04], [0, 1.25, -0.1], [0, 0, 1]]
+    found = rng.normal([0.5, 0.55, -0.3, 2], [0.1, 0.1, 0.1, 3], (9, 4))
+    turn = moved(12, 0, 0)[0, :2, :2].numpy().astype(np.float64)
+    middle = 1.25 * (found[:, :2] - 0.5) @ turn.T + [0.04, -0.1] + 0.5
+    wanted = np.column_stack([middle, found[:, 2:] + [np.log(1.25), 12]])
+    expected = np.vstack([np.column_stack([1.25 * turn, [0.04, -0.1]]), [0, 0, 1]])
     np.testing.assert_allclose(placement.between(found, wanted), expected, atol=1e-6)
     # Neither a frame without a face nor one whose mouth opens wide changes what the others need.
-    found[2], wanted[5] = np.nan, [0.9, 0.9, 0.4]
+    found[2], wanted[5] = np.nan, [0.9, 0.9, 0.4, 40]
     np.testing.assert_allclose(placement.between(found, wanted), expected, atol=1e-6)
     np.testing.assert_array_equal(placement.between(found[2:3], wanted[2:3]), np.eye(3))
 

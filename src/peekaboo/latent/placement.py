@@ -5,7 +5,7 @@ Crops follow smoothed landmarks, so that a face is a little turned and shifted a
 frame. The encoder, which knows aligned faces alone, sees the crop with that taken out; the generator's input transform
 puts it back in. A placement [3, 3] maps points of an aligned picture to those of the crop, both with the origin in the
 middle, x to the right, y down and the side 1. Those of a clip's faces turn and shift, as the reference does, and leave
-scale alone; a walk's framing, which keeps the face where it was and as large, scales and shifts.
+scale alone; a walk's framing, which keeps the face where it was, as upright and as large, scales as well.
 """
 
 import numpy as np
@@ -37,15 +37,18 @@ def placements(landmarks: np.ndarray, transforms: np.ndarray, size: int) -> np.n
 def between(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The one similarity [3, 3] float32 that brings faces found in crops to where they are wanted, and to that size.
 
-    Faces are squares [N, 3]: middle x and y in sides of the crop from its upper left corner, log side; NaN where there
-    is none. It is the median of what each needs, for a square moves with its mouth, and the identity where none is
-    known.
+    Faces are squares [N, 4]: middle x and y in sides of the crop from its upper left corner, log side, degrees turned
+    clockwise; NaN where there is none. It is by the medians of what each needs, for a square moves with its mouth, and
+    the identity where none is known.
     """
-    zoom = np.exp(wanted[:, 2:] - found[:, 2:])
-    needed = np.concatenate([zoom, wanted[:, :2] - 0.5 - zoom * (found[:, :2] - 0.5)], 1)
-    needed = needed[np.isfinite(needed).all(1)]
-    scale, x, y = np.median(needed, axis=0) if len(needed) else (1, 0, 0)
-    return np.array([[scale, 0, x], [0, scale, y], [0, 0, 1]], np.float32)
+    both = np.isfinite(found + wanted).all(1)
+    if not both.any():
+        return np.eye(3, dtype=np.float32)
+    off = np.median((wanted - found)[both], axis=0)
+    turn, scale = np.radians(off[3]), np.exp(off[2])
+    linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    shift = np.median(wanted[both, :2] - 0.5 - (found[both, :2] - 0.5) @ linear.T, axis=0)
+    return np.vstack([np.column_stack([linear, shift]), [0, 0, 1]]).astype(np.float32)
 
 
 def aligned(crops: Tensor, placements: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """Traverse: walk every latent away from its track's identity, and look on the way at what is drawn: what the frames are
-still to show and no longer do is taken back, and the face is kept where it was and as large.
+still to show and no longer do is taken back, and the face is kept where it was, as upright and as large.
 """
 
 import argparse
@@ -30,8 +30,8 @@ RANDOM = 600  # random latents by which ways are told likely and unlikely
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
 LATELY = 3  # parts of the walk whose latents count in the fit
-# A part that brings the identity cosine down by less has led nowhere (a shorter one, by its share of that); one after
-# which more is lacking, too far, and a shorter one is tried, down to this share of its length.
+# A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, too far, and a
+# shorter one is tried, down to this share of its length.
 LEAST, MOST, SHORTEST = 0.03, 0.18, 0.25
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
@@ -112,8 +112,8 @@ def taken_back(
 
 
 def squares(values: Values) -> np.ndarray:
-    """Where the faces are and how large: `[N, 3]`, as PLACE has them."""
-    return np.stack([values[name] for name in PLACE], 1)
+    """Where the faces are, how large and how upright: `[N, 4]`, by PLACE and roll."""
+    return np.stack([values[name] for name in (*PLACE, "roll")], 1)
 
 
 def walk(
@@ -131,7 +131,7 @@ def walk(
     long; `faces` are the frames' own, batches `[b, 3, S, S]`. The first part is always among them.
 
     Heads of other infants are of other sizes at other places. So all placements are framed alike after each part: what
-    is drawn fills the face that it is to cover, and no judge is led away by a face that shrinks.
+    is drawn fills the face that it is to cover, is as upright, and no judge is led away by a face that shrinks.
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
     The first part, `[D]`, is the scorers'; from there the identity network tells the way by the pictures of a few
@@ -149,7 +149,8 @@ def walk(
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
     random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
     random -= random.mean(0)
-    whole = stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
+    stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
+    shortest = SHORTEST * stride
     around, rng = np.float32(SPREAD) * random[:NEAR], np.random.default_rng(seed)
     latents, values, before, rows = [], [], None, rows + first
     few, framing = sample[:: -(-len(sample) // FEW)], np.eye(3, dtype=np.float32)
@@ -171,9 +172,9 @@ def walk(
         if before and place.error > MOST:
             # Go back, and not as far; what was seen there counts in the next fit.
             stride, rows = stride / 2, before.latents
-            if stride < SHORTEST * whole:
+            if stride < shortest:
                 break
-        elif before and place.cosine > before.cosine - LEAST * stride / whole:
+        elif before and place.cosine > before.cosine - LEAST:
             break
         else:
             yield place
