@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from peekaboo.latent.descent import downhill, slope
+from peekaboo.latent.descent import downhill, slope, strangeness
+from peekaboo.latent.frames import Frames
 from peekaboo.latent.readings import fit_readings
 from peekaboo.nets.residual import FaceEmbedder
 from peekaboo.nets.stylegan3 import Generator
@@ -36,7 +37,14 @@ def test_the_slope_is_the_change_of_the_mean_cosine_with_a_common_move(networks,
         transform = torch.linalg.inv(torch.from_numpy(placed))
         return float((embedder(generator.synthesis(latents, transform=transform).clamp(-1, 1)) @ mean).mean())
 
-    found = slope(rows, placed, generator, embedder, mean.numpy())
+    class Drawn(Frames):
+        """Frames in which nothing but the drawn face shows."""
+
+        def shown(self, images, numbers):
+            return images
+
+    numbers = np.array([3, 0, 4, 1, 2])
+    found = slope(rows[numbers], numbers, Drawn(placed, [], None), generator, embedder, mean.numpy())
     for _ in range(3):
         move = (rng.normal(size=found.shape) / 300).astype(np.float32)
         np.testing.assert_allclose(cosine(move) - cosine(-move), 2 * found @ move, rtol=0.05, atol=1e-5)
@@ -63,3 +71,19 @@ def test_downhill_falls_leaves_readings_alone_and_stays_where_latents_are():
         free = np.linalg.svd(readings.gradients @ root)[2][2:].T
         best = root @ free @ np.linalg.solve(free.T @ inner @ free, -(free.T @ root.T @ falls))
         np.testing.assert_allclose(way, best / np.linalg.norm(best), atol=0.01)
+
+
+def test_strangeness_is_the_distance_in_standard_deviations():
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(size=(60, 200)) * np.geomspace(3, 0.1, 60)[:, None]
+    random = (rng.normal(size=(4000, 60)) @ mixing).astype(np.float32)
+    random -= random.mean(0)
+    others = (rng.normal(size=(300, 60)) @ mixing).astype(np.float32)
+    found = [strangeness(other[None], random) for other in others]
+    np.testing.assert_allclose([np.mean(found), strangeness(2 * others[:1], random)], [1, 2 * found[0]], rtol=0.03)
+    # It is that of the middle of latents; how they vary around it has no part in it.
+    around = others[0] + 5 * np.concatenate([others[1:100], -others[1:100]])
+    assert strangeness(around, random) == pytest.approx(found[0], rel=1e-3)
+    # Of two latents as far away the one that random latents hardly vary towards is the stranger.
+    common, rare = np.linalg.svd(random, full_matrices=False)[2][[0, 12]]
+    assert strangeness(rare[None], random) > 1.5 * strangeness(common[None], random)

@@ -10,8 +10,11 @@ import torch
 
 from peekaboo import gpu, media
 from peekaboo.judges.landmarks import Mesh
+from peekaboo.latent.descent import strangeness
+from peekaboo.latent.frames import Frames
 from peekaboo.latent.readings import PLACE, POSE, Judges, drawn, fit_readings, posed, seen, surroundings
 from peekaboo.stages import traverse
+from peekaboo.stages.score import random_latents
 
 DEMO = Path(__file__).parents[1] / "resources" / "demo" / "infant.mp4"
 
@@ -152,14 +155,25 @@ class World:
         return torch.nn.functional.normalize(images[:, 0, 0, OTHERS:-3], dim=1)
 
 
+class Shown(Frames):
+    """Frames that show what is drawn as it is."""
+
+    def own(self, batch, device):
+        numbers = np.arange(len(self.placements))
+        return map(self.crops, np.split(numbers, range(batch, len(numbers), batch)))
+
+    def shown(self, images, numbers):
+        return images
+
+
 def walked(world, judges, parts=4):
     """The places of a walk of frames [40, 60]; readings and embeddings of the frames and of where the walk ends."""
     rng = np.random.default_rng(8)
     infant = rng.normal(size=60).astype(np.float32)
     frames = infant + rng.normal(size=(40, 60)).astype(np.float32) / 2
     placed = np.tile(np.eye(3, dtype=np.float32), (40, 1, 1))
-    faces = list(drawn(frames, placed, world, 16))
-    places = list(islice(traverse.walk(frames, -infant / 2, placed, faces, world, judges, 16, 0), parts))
+    clip = Shown(placed, [], lambda numbers: next(drawn(frames[numbers], placed[numbers], world, len(numbers))))
+    places = list(islice(traverse.walk(frames, -infant / 2, clip, world, judges, 16, 0), parts))
     end = places[-1]
     return places, [seen(drawn(*each, world, 16), judges) for each in ((frames, placed), (end.latents, end.placements))]
 
@@ -176,7 +190,7 @@ def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not(monkeypatch):
     again, _ = walked(world, judges)
     np.testing.assert_array_equal(again[-1].latents, places[-1].latents)
     monkeypatch.setattr(traverse, "MOST", np.inf)
-    monkeypatch.setattr(traverse, "taken_back", lambda rows, placements, wanted, found, *rest: (rows, found))
+    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
     alone, (_, (astray, away)) = walked(world, judges)
     assert len(places) == len(alone) == 4
     before, after = off(wanted, astray), off(wanted, found)
@@ -207,12 +221,28 @@ def test_faces_stay_where_they_were_and_as_large():
     assert (np.mean(kept, 0) < 0.5 * np.mean(astray, 0)).all()
 
 
-def test_a_walk_that_leads_no_further_away_ends():
+def test_a_walk_that_leads_no_further_away_ends(monkeypatch):
     world = World(bend=0.0)
+    monkeypatch.setattr(traverse, "STRANGEST", np.inf)
     places, _ = walked(world, Judges(world, world.read), 50)
     cosines = [place.cosine for place in places]
     assert 2 <= len(cosines) < 50
     assert (np.diff(cosines) <= -traverse.LEAST).all() and cosines[-1] < -0.5
+
+
+def test_a_walk_ends_where_latents_become_strange(monkeypatch):
+    world = World(bend=0.0)
+    random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
+    middle = random.mean(0)
+    out = []
+    for strangest in (np.inf, 2.0):
+        monkeypatch.setattr(traverse, "STRANGEST", strangest)
+        places, _ = walked(world, Judges(world, world.read), 50)
+        out.append([strangeness(place.latents - middle, random - middle) for place in places])
+    on, ended = out
+    # The infant is no stranger than random latents. The first that is too strange is the last.
+    assert on[0] < 1 and len(ended) >= 3 and ended == on[: len(ended)]
+    assert max(ended[:-1]) <= 2 < ended[-1] < on[-1]
 
 
 def test_a_walk_that_loses_the_face_ends_before():
@@ -260,7 +290,7 @@ def test_frames_are_moved_only_where_that_brings_them_nearer():
         yaw = found["yaw"][frames] + np.choose(frames, [steps, 4 * steps, np.full(len(steps), np.nan)])
         return {"yaw": yaw, "identity": moved[:, 1].astype(np.float64)}
 
-    moved, seen_then = traverse.taken_back(rows, np.arange(3), wanted, found, readings, look)
+    moved, seen_then = traverse.taken_back(rows, wanted, found, readings, look)
     steps = (moved - rows)[:, 0]
     np.testing.assert_allclose(steps, [0.8, 0.2, 0], atol=0.02)
     np.testing.assert_allclose(seen_then["yaw"], [wanted["yaw"][0], wanted["yaw"][1], found["yaw"][2]], atol=0.06)

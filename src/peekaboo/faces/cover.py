@@ -5,7 +5,10 @@ the frame; `alpha` is float32 over a window, 1 where the cover hides the frame w
 """
 
 import cv2
+import h5py
 import numpy as np
+
+from peekaboo.faces.detection import SURE
 
 Window = tuple[slice, slice]
 
@@ -18,14 +21,21 @@ BOX_GROWTH = 1.3
 TURNED = 0.12
 BLUR_SIGMA = 0.2
 # How far the colours around a face reach into what is put there, in feathers, and the share of open frame around a
-# pixel at which it takes on half of them. With more of them expressions are read as others.
-TONE, FADE = 1.5, 0.3
+# pixel at which it takes on half of them.
+TONE, FADE = 1.5, 0.1
 BLOCKS = 8
 # Face-mesh landmarks of the upper half of the face oval, its top and the chin.
 BROW_TO_BROW = [127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356]
 TOP, CHIN = 10, 152
 # The nose tip and both cheeks' outer edges, left to right in an upright image.
 NOSE, SIDES = 4, [234, 454]
+
+
+def certain(faces: h5py.File) -> np.ndarray:
+    """Which faces [N, T] of extract's stage file have certain landmarks: behind a hand the mesh finds a face that is
+    not quite there, and the detectors doubt it.
+    """
+    return faces["meshed"][:] & (faces["confidence"][:] >= SURE)
 
 
 def face_outline(landmarks: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -73,6 +83,11 @@ def window(outline: np.ndarray, margin: float, height: int, width: int) -> Windo
         (int(np.clip(a, 0, end)), int(np.clip(b, 0, end))) for a, b, end in zip(low, high, (width, height), strict=True)
     )
     return slice(y0, y1), slice(x0, x1)
+
+
+def cover_window(outline: np.ndarray, feather: float, height: int, width: int) -> Window:
+    """The part of a frame of `height` x `width` that `alpha_over` covers with this `feather`; may be empty."""
+    return window(outline, (GROW + feather) * size(outline) + 1, height, width)
 
 
 def inside(outline: np.ndarray, where: Window) -> np.ndarray:
@@ -189,6 +204,18 @@ def paste(
     blend(frame, where, toned(warped, frame[where], covered, TONE * feather), used)
     blend(frame, where, GREY, missing.astype(np.float32))
     return covered
+
+
+def composed(part: np.ndarray, outline: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What `part`, uint8 RGB [S, S, 3] of a frame, shows once `crop` [S, S, 3] is pasted into it over an outline in its
+    pixels, and the alpha [S, S].
+    """
+    frame, alpha = part.copy(), np.zeros(part.shape[:2], np.float32)
+    where = cover_window(outline, FEATHER, *part.shape[:2])
+    if alpha[where].size:
+        over = alpha_over(outline, where, FEATHER)
+        alpha[where] = paste(frame, where, crop, np.eye(2, 3), over, FEATHER * size(outline))
+    return frame, alpha
 
 
 def toned(warped: np.ndarray, part: np.ndarray, covered: np.ndarray, sigma: float) -> np.ndarray:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from peekaboo import media, stagefile
 from peekaboo.faces import cover
-from peekaboo.faces.detection import SURE
 
 TREATMENTS = ("none", "crop", "blur", "pixelate", "mask")
 NONE, CROP, BLUR, PIXELATE, MASK = range(len(TREATMENTS))
@@ -46,7 +45,7 @@ def treat(frame: np.ndarray, face: Face, treatment: int) -> float:
     outline = cover.cover_outline(face.landmarks, face.box, face.certain)
     extent = cover.size(outline)
     feather = 0 if treatment == MASK else cover.FEATHER
-    where = cover.window(outline, (cover.GROW + feather) * extent + 1, *frame.shape[:2])
+    where = cover.cover_window(outline, feather, *frame.shape[:2])
     if frame[where].size == 0:
         return 1.0
     alpha = cover.alpha_over(outline, where, feather)
@@ -76,8 +75,7 @@ def compose(
     away, are covered first. Raises ValueError for a present face that has no box.
     """
     present, boxes = (faces[name][:] for name in ("present", "boxes"))
-    # Behind a hand the mesh finds a face that is not quite there, and the detectors doubt it.
-    certain = faces["meshed"][:] & (faces["confidence"][:] >= SURE)
+    certain = cover.certain(faces)
     usable = faces["aligned"][:] & np.isfinite(faces["transforms"][:]).all(axis=(2, 3))
     usable &= decoded["decoded"][:] if decoded else False
     wanted = np.full(present.shape[1], COVERS.get(method, CROP), np.uint8)

@@ -1,5 +1,5 @@
-"""Traverse: walk every latent away from its track's identity, and look on the way at what is drawn: what the frames are
-still to show and no longer do is taken back, and the face is kept where it was, as upright and as large.
+"""Traverse: walk every latent away from its track's identity, and look on the way at what the frames will show: what
+they are still to show and no longer do is taken back, and the face is kept where it was, as upright and as large.
 """
 
 import argparse
@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import h5py
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from peekaboo import gpu, models, stagefile
+from peekaboo.faces import cover
 from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent import placement
-from peekaboo.latent.descent import downhill, slope
+from peekaboo.latent.descent import downhill, slope, strangeness
+from peekaboo.latent.frames import Frames, outlines
 from peekaboo.latent.readings import PLACE, POSE, Judges, Readings, drawn, fit_readings, joined, read, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, direction, reach
 from peekaboo.stages.score import clip_samples, random_latents
@@ -32,7 +34,9 @@ SPREAD = 0.25  # how far these lie around, of how far random ones lie around the
 LATELY = 3  # parts of the walk whose latents count in the fit
 # A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, too far, and a
 # shorter one is tried, down to this share of its length.
-LEAST, MOST, SHORTEST = 0.03, 0.18, 0.25
+LEAST, MOST, SHORTEST = 0.03, 0.12, 0.25
+# How far out a walk may lead, of how far random latents lie, or the infant's own where these lie further.
+STRANGEST = 1.2
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
 SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the picture nearer
@@ -80,16 +84,14 @@ def errors(wanted: Values, found: Values, readings: Readings) -> np.ndarray:
 
 def taken_back(
     rows: np.ndarray,
-    placements: np.ndarray,
     wanted: Values,
     found: Values,
     readings: Readings,
     look: Callable[[np.ndarray, np.ndarray], Values],
 ) -> tuple[np.ndarray, Values]:
-    """Move flattened latents `[N, D]`, each by what its picture at its placement lacks, where that brings it nearer to
-    what is wanted.
+    """Move flattened latents `[N, D]`, each by what its frame lacks, where that brings it nearer to what is wanted.
 
-    `found` are the readings of the pictures, `look` reads those of other latents `[n, D]` at placements `[n, ...]`.
+    `found` are the readings of the frames, `look` reads those of other latents `[n, D]` in frames of numbers `[n]`.
     Returns the latents and the readings then.
     """
     rows, found = rows.copy(), {name: value.copy() for name, value in found.items()}
@@ -98,7 +100,7 @@ def taken_back(
     # Readings are less linear than they look: where a whole step leads astray, a part of it may not.
     for share in SHARES:
         moved = rows[left] + np.float32(share) * step[left]
-        after = look(moved, placements[left])
+        after = look(moved, left)
         aim, now = ({name: value[left] for name, value in values.items()} for values in (wanted, found))
         lost = np.isnan(after["yaw"]) & np.isfinite(now["yaw"])
         better = (errors(aim, after, readings) < errors(aim, now, readings)) & ~lost
@@ -119,17 +121,17 @@ def squares(values: Values) -> np.ndarray:
 def walk(
     rows: np.ndarray,
     first: np.ndarray,
-    placed: np.ndarray,
-    faces: Iterable[Tensor],
+    frames: Frames,
     generator: nn.Module,
     judges: Judges,
     batch: int,
     seed: int,
 ) -> Iterator[Place]:
-    """Lead flattened latents `[N, D]`, drawn at placements `[N, 3, 3]`, away from the infant in parts, and yield where
-    they are after each, as long as it leads away and enough can be taken back of it, or of one half or a quarter as
-    long; `faces` are the frames' own, batches `[b, 3, S, S]`. The first part is always among them.
+    """Lead flattened latents `[N, D]` of N frames away from the infant in parts, and yield where they are after each,
+    as long as it leads away and enough can be taken back of it, or of one half or a quarter as long, up to the first
+    that is among strange latents. The first part is always among them.
 
+    It looks at what the frames will show: the face under its cover, amid all that the infant's own frame has around.
     Heads of other infants are of other sizes at other places. So all placements are framed alike after each part: what
     is drawn fills the face that it is to cover, is as upright, and no judge is led away by a face that shrinks.
 
@@ -139,36 +141,41 @@ def walk(
     frame is moved by what it lacks of what its own face shows of HELD. All else is to stay as the part left it, and
     the identity cosine no higher, so that the way back is not taken.
     """
-    own, embeddings = seen(faces, judges)
+    own, embeddings = seen(frames.own(batch, generator.mapping.w_avg.device), judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
 
-    def look(latents: np.ndarray, where: np.ndarray) -> Values:
-        found, embeddings = seen(drawn(latents, where, generator, batch), judges)
+    def look(frames: Frames, latents: np.ndarray, numbers: np.ndarray) -> Values:
+        pictures = drawn(latents, frames.placements[numbers], generator, batch)
+        parts = np.split(numbers, range(batch, len(numbers), batch))
+        found, embeddings = seen(map(frames.shown, pictures, parts), judges)
         return found | {"identity": embeddings @ mean}
 
+    numbers = np.arange(len(rows))
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
     random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
-    random -= random.mean(0)
+    middle = random.mean(0)
+    random -= middle
+    strangest = STRANGEST * max(1, strangeness(rows - middle, random))
     stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
     shortest = SHORTEST * stride
     around, rng = np.float32(SPREAD) * random[:NEAR], np.random.default_rng(seed)
     latents, values, before, rows = [], [], None, rows + first
     few, framing = sample[:: -(-len(sample) // FEW)], np.eye(3, dtype=np.float32)
     while True:
-        shown = look(rows[few], framing @ placed[few])
+        shown = look(frames.framed(framing), rows[few], few)
         framing = placement.between(squares(shown), squares(own)[few]) @ framing
-        placements = framing @ placed
-        found, near = look(rows, placements), rows[rng.choice(sample, NEAR)] + around
-        told = look(near, np.tile(framing, (NEAR, 1, 1)))
+        framed, beside = frames.framed(framing), rng.choice(sample, NEAR)
+        found, near = look(framed, rows, numbers), rows[beside] + around
+        told = look(framed, near, beside)
         latents = [*latents[2 - 2 * LATELY :], near, rows[sample]]
         values = [*values[2 - 2 * LATELY :], told, {name: value[sample] for name, value in found.items()}]
         readings = fit_readings(np.concatenate(latents), joined(values))
         # An open mouth moves the square as well: to keep a face in its place would keep the mouth as it is.
         kept = readings.only(tuple(name for name in readings.names if name not in PLACE))
         wanted = found | {name: own[name] for name in HELD}
-        rows, found = taken_back(rows, placements, wanted, found, kept, look)
+        rows, found = taken_back(rows, wanted, found, kept, partial(look, framed))
         cosine, error = found["identity"].mean(), errors(wanted, found, kept).mean()
-        place = Place(rows, placements, float(cosine), float(error))
+        place = Place(rows, framed.placements, float(cosine), float(error))
         if before and place.error > MOST:
             # Go back, and not as far; what was seen there counts in the next fit.
             stride, rows = stride / 2, before.latents
@@ -179,9 +186,11 @@ def walk(
         else:
             yield place
             before = place
+            if strangeness(rows - middle, random) > strangest:
+                break
         for _ in range(STRIDES):
-            drawn_from = rng.choice(sample, len(few), replace=False)
-            falls = slope(rows[drawn_from], placements[drawn_from], generator, judges.identity, mean)
+            chosen = rng.choice(sample, len(few), replace=False)
+            falls = slope(rows[chosen], chosen, framed, generator, judges.identity, mean)
             rows = rows + stride * downhill(falls, random, readings.only(tuple(own)))
 
 
@@ -191,6 +200,15 @@ def until(places: Iterable[Place], cosine: float) -> Iterator[Place]:
         yield place
         if place.cosine <= cosine:
             break
+
+
+def frames_of(faces: h5py.File, pairs: np.ndarray, placements: np.ndarray) -> Frames:
+    """A track's frames, by `pairs` `[N, 2]` of frame and track in extract's stage file, which must stay open."""
+    landmarks, boxes, transforms = (
+        stagefile.gather(faces[name], pairs) for name in ("landmarks", "boxes", "transforms")
+    )
+    covered = outlines(landmarks, boxes, cover.certain(faces)[tuple(pairs.T)], transforms)
+    return Frames(placements, covered, lambda numbers: stagefile.gather(faces["crops"], pairs[numbers]))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -238,13 +256,10 @@ def main(argv: list[str] | None = None) -> None:
             placed = stagefile.gather(source["placements"], pairs)
             own_scorers, readings = read_scorers(group)
             first = way(rows, own_scorers, readings, args)
-            own_faces = (
-                gpu.to_images(stagefile.gather(faces["crops"], part), device)
-                for part in stagefile.batches(pairs, args.batch)
-            )
+            frames = frames_of(faces, pairs, placed)
             moved, framed = rows + first, placed
             if args.parts:
-                places = walk(rows, first, placed, own_faces, own, judges, args.batch, args.seed + track)
+                places = walk(rows, first, frames, own, judges, args.batch, args.seed + track)
                 for place in until(islice(places, args.parts), args.cosine):
                     moved, framed = place.latents, place.placements
                     looks.setdefault(name, []).append([round(place.cosine, 3), round(place.error, 3)])

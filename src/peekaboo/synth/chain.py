@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from peekaboo import gpu, media, metrics, models, stagefile
+from peekaboo.faces import cover
 from peekaboo.judges.affect import Affect
 from peekaboo.judges.demographics import Demographics
 from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.judge import Face, Judge
 from peekaboo.judges.landmarks import Mesh
+from peekaboo.latent.frames import Frames, outlines
 from peekaboo.latent.readings import Judges, Readings, drawn, read
 from peekaboo.latent.scorers import Scorer
 from peekaboo.stages import compose, report, score, traverse
@@ -361,6 +363,7 @@ class Sample(NamedTuple):
     frames: list[np.ndarray]  # uint8 RGB [H, W, 3]
     boxes: np.ndarray  # [n, 4], in frame pixels
     landmarks: np.ndarray  # [n, 478, 3]
+    certain: np.ndarray  # [n], whether the landmarks are
     transforms: np.ndarray  # [n, 2, 3], frame to crop pixels
     crops: np.ndarray  # uint8 RGB [n, S, S, 3]
     resolution: int
@@ -379,12 +382,14 @@ def sample(folder: Path) -> Sample:
         if not len(numbers):
             raise ValueError(f"{folder.name}: expected the infant's face in one of every {EVERY} frames, found none")
         pairs = np.stack([numbers, np.full_like(numbers, track)], 1)
-        arrays = (stagefile.gather(faces[name], pairs) for name in ("boxes", "landmarks", "transforms", "crops"))
+        boxes, landmarks = (stagefile.gather(faces[name], pairs) for name in ("boxes", "landmarks"))
+        cut = (stagefile.gather(faces[name], pairs) for name in ("transforms", "crops"))
+        certain = cover.certain(faces)[tuple(pairs.T)]
         wanted = set(numbers.tolist())
         frames = [frame for n, frame in enumerate(media.frames(folder / "source")) if n in wanted]
         resolution = int(faces.attrs["resolution"])
         drawn_from = (stagefile.gather(inverted[name], pairs) for name in ("latents", "placements"))
-        return Sample(track, frames, *arrays, resolution, *drawn_from)
+        return Sample(track, frames, boxes, landmarks, certain, *cut, resolution, *drawn_from)
 
 
 def fitted(
@@ -420,10 +425,9 @@ def composed(clip: Sample, pictures: Iterable[Tensor]) -> list[np.ndarray]:
     """
     frames = [frame.copy() for frame in clip.frames]
     crops = np.concatenate([gpu.to_crops(images) for images in pictures])
-    for frame, box, landmarks, transform, crop in zip(
-        frames, clip.boxes, clip.landmarks, clip.transforms, crops, strict=True
-    ):
-        compose.treat(frame, compose.Face(box, landmarks, transform, True, crop), compose.CROP)
+    faces = map(compose.Face, clip.boxes, clip.landmarks, clip.transforms, clip.certain, crops)
+    for frame, face in zip(frames, faces, strict=True):
+        compose.treat(frame, face, compose.CROP)
     return frames
 
 
@@ -562,15 +566,15 @@ def sweep(args: argparse.Namespace) -> None:
         scorers, readings = fitted(folder, clip.track, own, steering, args)
         originals = judged(clip.frames, clip, judges)
         flat = clip.latents.reshape(len(clip.latents), -1)
+        covered = outlines(clip.landmarks, clip.boxes, clip.certain, clip.transforms)
+        frames = Frames(clip.placements, covered, clip.crops.__getitem__)
 
         # All walks begin where the latents are, whatever the settings.
         stops = [(Setting(math.nan, math.nan, math.nan), 0, flat, clip.placements)]
         for decay, top_k in tqdm(routes(current), name, unit="walk", disable=None):
             settings = argparse.Namespace(**vars(args) | {"top_k": top_k})
             first = traverse.way(flat, scorers[decay], readings, settings)
-            faces = (gpu.to_images(clip.crops[i : i + args.batch], device) for i in range(0, len(flat), args.batch))
-            seed = args.seed + clip.track
-            walk = traverse.walk(flat, first, clip.placements, faces, own, steering, args.batch, seed)
+            walk = traverse.walk(flat, first, frames, own, steering, args.batch, args.seed + clip.track)
             # By the lowest cosine it ends last; the others are on its way.
             places = list(traverse.until(itertools.islice(walk, args.parts), cosines[-1]))
             for cosine in cosines:

@@ -1,0 +1,49 @@
+"""The frames of a track: where its faces are drawn, and what is seen once a drawn face is composed into its frame."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peekaboo import gpu
+from peekaboo.faces import cover
+
+
+class Frames(NamedTuple):
+    """The N frames of a track that has latents for them."""
+
+    placements: np.ndarray  # float32 [N, 3, 3], of the faces in their crops
+    outlines: list[np.ndarray]  # [K, 2] each, of what compose covers, in crop pixels
+    crops: Callable[[np.ndarray], np.ndarray]  # uint8 RGB [n, S, S, 3] of the frames of n numbers
+
+    def framed(self, framing: np.ndarray) -> "Frames":
+        """With all placements brought elsewhere by `framing` [3, 3]."""
+        return self._replace(placements=framing @ self.placements)
+
+    def own(self, batch: int, device: torch.device) -> Iterator[Tensor]:
+        """The infant's own faces, images `[b, 3, S, S]` in [-1, 1], a batch at a time."""
+        numbers = np.arange(len(self.placements))
+        for start in range(0, len(numbers), batch):
+            yield gpu.to_images(self.crops(numbers[start : start + batch]), device)
+
+    def shown(self, images: Tensor, numbers: np.ndarray) -> Tensor:
+        """Images `[n, 3, S, S]` in [-1, 1] as they look in the frames of n `numbers`: composed, and cut out again.
+
+        The gradient is that of the pictures under their alpha; that colours are toned by them as well is left out.
+        """
+        outlines = [self.outlines[number] for number in numbers]
+        parts, alphas = zip(*map(cover.composed, self.crops(numbers), outlines, gpu.to_crops(images)), strict=True)
+        alpha = torch.from_numpy(np.stack(alphas)[:, None]).to(images.device)
+        return gpu.to_images(np.stack(parts), images.device) + alpha * (images - images.detach())
+
+
+def outlines(landmarks: np.ndarray, boxes: np.ndarray, certain: np.ndarray, transforms: np.ndarray) -> list[np.ndarray]:
+    """What compose covers of N faces, by their landmarks [N, 478, 3] and boxes [N, 4] in frame pixels, in the pixels of
+    the crops that `transforms` [N, 2, 3] cut.
+    """
+    return [
+        cover.cover_outline(points, box, bool(sure)) @ transform[:, :2].T + transform[:, 2]
+        for points, box, sure, transform in zip(landmarks, boxes, certain, transforms, strict=True)
+    ]
