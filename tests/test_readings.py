@@ -245,6 +245,19 @@ def test_a_walk_ends_where_latents_become_strange(monkeypatch):
     assert max(ended[:-1]) <= 2 < ended[-1] < on[-1]
 
 
+def test_a_part_that_mends_what_the_first_lost_counts(monkeypatch):
+    """However much is lacking after the first part, the walk goes on while that gets less."""
+    world = World(bend=0.0)
+    monkeypatch.setattr(traverse, "STRANGEST", np.inf)
+    monkeypatch.setattr(traverse, "MOST", 0.0)
+    errors = iter([0.4, 0.3, 0.35, 0.2, 0.25, 0.25, 0.25])
+    monkeypatch.setattr(traverse, "errors", lambda *_: np.array(next(errors)))
+    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
+    places, _ = walked(world, Judges(world, world.read), 50)
+    # 0.35 is undone, half as long a part leads to 0.2, and then no half and no quarter of one is any better.
+    assert [place.error for place in places] == [0.4, 0.3, 0.2]
+
+
 def test_a_walk_that_loses_the_face_ends_before():
     class Masked(World):
         """A reader that finds no face where the first of the identity's numbers has changed its sign."""

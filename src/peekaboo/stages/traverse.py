@@ -32,8 +32,8 @@ RANDOM = 600  # random latents by which ways are told likely and unlikely
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
 LATELY = 3  # parts of the walk whose latents count in the fit
-# A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, too far, and a
-# shorter one is tried, down to this share of its length.
+# A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, and more than
+# before it, too far, and a shorter one is tried, down to this share of its length.
 LEAST, MOST, SHORTEST = 0.03, 0.12, 0.25
 # How far out a walk may lead, of how far random latents lie, or the infant's own where these lie further.
 STRANGEST = 1.2
@@ -176,7 +176,7 @@ def walk(
         rows, found = taken_back(rows, wanted, found, kept, partial(look, framed))
         cosine, error = found["identity"].mean(), errors(wanted, found, kept).mean()
         place = Place(rows, framed.placements, float(cosine), float(error))
-        if before and place.error > MOST:
+        if before and place.error > max(MOST, before.error):
             # Go back, and not as far; what was seen there counts in the next fit.
             stride, rows = stride / 2, before.latents
             if stride < shortest:
