@@ -85,7 +85,7 @@ def scatter(dataset: h5py.Dataset, pairs: np.ndarray, rows: np.ndarray) -> None:
 
 
 def batches(pairs: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cut `pairs` `[M, 2]` into runs of at most `size`, with a progress bar when it takes long."""
+    """Cut `pairs` `[M, 2]`, or numbers `[M]`, into runs of at most `size`, with a progress bar when it takes long."""
     starts = range(0, len(pairs), size)
     for start in tqdm(starts, unit_scale=size, unit="face", mininterval=5, delay=5, disable=None):
         yield pairs[start : start + size]

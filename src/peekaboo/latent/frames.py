@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peekaboo import gpu
+from peekaboo import gpu, stagefile
 from peekaboo.faces import cover
 
 
@@ -24,9 +24,8 @@ class Frames(NamedTuple):
 
     def own(self, batch: int, device: torch.device) -> Iterator[Tensor]:
         """The infant's own faces, images `[b, 3, S, S]` in [-1, 1], a batch at a time."""
-        numbers = np.arange(len(self.placements))
-        for start in range(0, len(numbers), batch):
-            yield gpu.to_images(self.crops(numbers[start : start + batch]), device)
+        for numbers in stagefile.batches(np.arange(len(self.placements)), batch):
+            yield gpu.to_images(self.crops(numbers), device)
 
     def shown(self, images: Tensor, numbers: np.ndarray) -> Tensor:
         """Images `[n, 3, S, S]` in [-1, 1] as they look in the frames of n `numbers`: composed, and cut out again.
