@@ -34,7 +34,7 @@ SPREAD = 0.25  # how far these lie around, of how far random ones lie around the
 LATELY = 3  # parts of the walk whose latents count in the fit
 # A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, and more than
 # before it, too far, and a shorter one is tried, down to this share of its length.
-LEAST, MOST, SHORTEST = 0.03, 0.12, 0.25
+LEAST, MOST, SHORTEST = 0.03, 0.15, 0.25
 # How far out a walk may lead, of how far random latents lie, or the infant's own where these lie further.
 STRANGEST = 1.2
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
