@@ -18,7 +18,6 @@ from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent import placement
 from peekaboo.latent.descent import downhill, slope, strangeness
 from peekaboo.latent.frames import Frames, outlines
-from peekaboo.latent.others import others
 from peekaboo.latent.readings import PLACE, POSE, Judges, Readings, drawn, fit_readings, joined, read, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, direction, reach
 from peekaboo.stages.score import clip_samples, random_latents
@@ -28,9 +27,8 @@ Values = dict[str, np.ndarray]  # readings by name
 # What is to be as in the frame's own face. All else is to stay as a part of the walk left it.
 HELD = (*POSE, "emotion", "arousal")
 PART, STRIDES = 0.5, 4  # how long a further part is, of how far random latents lie around their mean, and its steps
-FEW = 16  # frames whose pictures tell a step's way, the framing, and how another's face would look
-RANDOM = 600  # random latents: faces to lead to, and by which ways are told likely and unlikely
-ACROSS = 2  # parts in which a walk leads to another's face
+FEW = 16  # frames whose pictures tell a step's way, and the framing
+RANDOM = 600  # random latents by which ways are told likely and unlikely
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
 LATELY = 3  # parts of the walk whose latents count in the fit
@@ -68,7 +66,7 @@ class Place(NamedTuple):
     latents: np.ndarray  # float32 [N, D]
     placements: np.ndarray  # float32 [N, 3, 3]
     cosine: float  # mean over the frames, of the identity to the mean of the frames' own faces
-    error: float  # mean square of what is lacking, in standard deviations of the readings; see `shortfall`
+    error: float  # mean square of what is lacking, in standard deviations of the readings
 
 
 def lacking(wanted: Values, found: Values, readings: Readings, most: float) -> np.ndarray:
@@ -82,19 +80,6 @@ def lacking(wanted: Values, found: Values, readings: Readings, most: float) -> n
 def errors(wanted: Values, found: Values, readings: Readings) -> np.ndarray:
     """Mean squares `[N]` of what is lacking; what could not be read counts as far off."""
     return np.square(np.nan_to_num(lacking(wanted, found, readings, FAR), nan=FAR)).mean(1)
-
-
-def goal(own: Values, found: Values, numbers: np.ndarray) -> Values:
-    """What frames of `numbers` `[n]` are to show: what their own faces show of HELD, else what is found `[n]`."""
-    return found | {name: own[name][numbers] for name in HELD}
-
-
-def shortfall(own: Values, found: Values, numbers: np.ndarray, readings: Readings) -> float:
-    """What frames of `numbers` `[n]` lack, the median over them: no face can match one behind a hand. A share of them
-    that lost their faces counts as far off on top.
-    """
-    lost = np.isnan(found["yaw"]) & np.isfinite(own["yaw"][numbers])
-    return float(np.median(errors(goal(own, found, numbers), found, readings)) + FAR**2 * lost.mean())
 
 
 def taken_back(
@@ -144,19 +129,17 @@ def walk(
 ) -> Iterator[Place]:
     """Lead flattened latents `[N, D]` of N frames away from the infant in parts, and yield where they are after each,
     as long as it leads away and enough can be taken back of it, or of one half or a quarter as long, up to the first
-    that is among strange latents. The parts up to another's face are always among them.
+    that is among strange latents. The first part is always among them.
 
     It looks at what the frames will show: the face under its cover, amid all that the infant's own frame has around.
     Heads of other infants are of other sizes at other places. So all placements are framed alike after each part: what
     is drawn fills the face that it is to cover, is as upright, and no judge is led away by a face that shrinks.
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
-    The first part, `[D]`, is the scorers', the next ACROSS lead to another infant's face as the generator draws it: of
-    random faces about as old and of its sex the one that looks the least like the infant in a few frames, and lacks
-    the least there. From there the identity network tells the way by the pictures of a few frames. After each part
-    readings are fitted anew, to random latents around the walked ones and to these, and every frame is moved by what it
-    lacks of what its own face shows of HELD. All else is to stay as the part left it, and the identity cosine no
-    higher, so that the way back is not taken.
+    The first part, `[D]`, is the scorers'; from there the identity network tells the way by the pictures of a few
+    frames. After each part readings are fitted anew, to random latents around the walked ones and to these, and every
+    frame is moved by what it lacks of what its own face shows of HELD. All else is to stay as the part left it, and
+    the identity cosine no higher, so that the way back is not taken.
     """
     own, embeddings = seen(frames.own(batch, generator.mapping.w_avg.device), judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
@@ -169,30 +152,15 @@ def walk(
 
     numbers = np.arange(len(rows))
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
-    few = sample[:: -(-len(sample) // FEW)]
     random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
-    shown, embeddings = seen(drawn(random, None, generator, batch), judges)
-    fitted = fit_readings(random, shown)
-
-    def across(other: int) -> np.ndarray:
-        return fitted.only(HELD).clear(random[other] - rows.mean(0))
-
-    def likeness(other: int) -> float:
-        shown = look(frames, rows[few] + across(other), few)
-        return shown["identity"].mean() + shortfall(own, shown, few, fitted)
-
-    rows = rows + first
-    alike = {number: likeness(number) for number in others(shown, embeddings @ mean, own)}
-    other = min(alike, key=alike.__getitem__)
     middle = random.mean(0)
-    spread = random - middle
-    strangest = STRANGEST * max(1, strangeness(rows - first - middle, spread))
-    stride = np.float32(PART / STRIDES * np.sqrt(np.square(spread).sum(1).mean()))
+    random -= middle
+    strangest = STRANGEST * max(1, strangeness(rows - middle, random))
+    stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
     shortest = SHORTEST * stride
-    around, rng = np.float32(SPREAD) * spread[:NEAR], np.random.default_rng(seed)
-    latents, values, before, framing = [], [], None, np.eye(3, dtype=np.float32)
-    # Not to where frames would lose their face, or all else.
-    left = ACROSS if alike[other] < 1 else 0
+    around, rng = np.float32(SPREAD) * random[:NEAR], np.random.default_rng(seed)
+    latents, values, before, rows = [], [], None, rows + first
+    few, framing = sample[:: -(-len(sample) // FEW)], np.eye(3, dtype=np.float32)
     while True:
         shown = look(frames.framed(framing), rows[few], few)
         framing = placement.between(squares(shown), squares(own)[few]) @ framing
@@ -204,14 +172,10 @@ def walk(
         readings = fit_readings(np.concatenate(latents), joined(values))
         # An open mouth moves the square as well: to keep a face in its place would keep the mouth as it is.
         kept = readings.only(tuple(name for name in readings.names if name not in PLACE))
-        wanted = goal(own, found, numbers)
+        wanted = found | {name: own[name] for name in HELD}
         rows, found = taken_back(rows, wanted, found, kept, partial(look, framed))
-        error = shortfall(own, found, numbers, kept)
-        place = Place(rows, framed.placements, float(found["identity"].mean()), error)
-        if left:
-            yield place
-            before, rows, left = place, rows + across(other) / np.float32(left), left - 1
-            continue
+        cosine, error = found["identity"].mean(), errors(wanted, found, kept).mean()
+        place = Place(rows, framed.placements, float(cosine), float(error))
         if before and place.error > max(MOST, before.error):
             # Go back, and not as far; what was seen there counts in the next fit.
             stride, rows = stride / 2, before.latents
@@ -222,12 +186,12 @@ def walk(
         else:
             yield place
             before = place
-            if strangeness(rows - middle, spread) > strangest:
+            if strangeness(rows - middle, random) > strangest:
                 break
         for _ in range(STRIDES):
             chosen = rng.choice(sample, len(few), replace=False)
             falls = slope(rows[chosen], chosen, framed, generator, judges.identity, mean)
-            rows = rows + stride * downhill(falls, spread, readings.only(tuple(own)))
+            rows = rows + stride * downhill(falls, random, readings.only(tuple(own)))
 
 
 def until(places: Iterable[Place], cosine: float) -> Iterator[Place]:
