@@ -12,9 +12,10 @@ from peekaboo import gpu, media
 from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent.descent import strangeness
 from peekaboo.latent.frames import Frames
+from peekaboo.latent.others import others
 from peekaboo.latent.readings import PLACE, POSE, Judges, drawn, fit_readings, posed, seen, surroundings
 from peekaboo.stages import traverse
-from peekaboo.stages.score import random_latents
+from peekaboo.stages.score import TRUNCATION, random_latents
 
 DEMO = Path(__file__).parents[1] / "resources" / "demo" / "infant.mp4"
 
@@ -140,7 +141,8 @@ class World:
     def synthesis(self, latents, dtype, transform=None):
         straight = latents.flatten(1) @ self.mixing
         images = (straight + self.bend * straight.roll(1, 1) ** 2) / 8
-        square, placed = latents.flatten(1) @ self.squares, torch.linalg.inv(transform)
+        square = latents.flatten(1) @ self.squares
+        placed = torch.eye(3).expand(len(latents), 3, 3) if transform is None else torch.linalg.inv(transform)
         middle = placed[:, :2, :2] @ square[:, :2, None] + placed[:, :2, 2:]
         size = square[:, 2:] + torch.linalg.det(placed).log()[:, None] / 2
         images[:, HELD.index("roll")] += torch.atan2(placed[:, 1, 0], placed[:, 0, 0]).rad2deg() / 8
@@ -166,6 +168,12 @@ class Shown(Frames):
         return images
 
 
+@pytest.fixture(autouse=True)
+def in_the_worlds_units(monkeypatch):
+    """Half a standard deviation of a reading may err."""
+    monkeypatch.setattr(traverse, "LIMITS", dict.fromkeys(HELD, 0.5))
+
+
 def walked(world, judges, parts=4):
     """The places of a walk of frames [40, 60]; readings and embeddings of the frames and of where the walk ends."""
     rng = np.random.default_rng(8)
@@ -189,7 +197,7 @@ def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not(monkeypatch):
     places, ((wanted, own), (found, held)) = walked(world, judges)
     again, _ = walked(world, judges)
     np.testing.assert_array_equal(again[-1].latents, places[-1].latents)
-    monkeypatch.setattr(traverse, "MOST", np.inf)
+    monkeypatch.setattr(traverse, "LIMITS", dict.fromkeys(HELD, np.inf))
     monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
     alone, (_, (astray, away)) = walked(world, judges)
     assert len(places) == len(alone) == 4
@@ -202,8 +210,9 @@ def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not(monkeypatch):
     np.testing.assert_allclose(places[-1].cosine, end, atol=1e-5)
 
 
-def test_faces_stay_where_they_were_and_as_large():
+def test_faces_stay_where_they_were_and_as_large(monkeypatch):
     world = World()
+    monkeypatch.setattr(traverse, "ACROSS", 0)
     judges = Judges(world, world.read)
     places, ((own, _), _) = walked(world, judges)
     kept, astray = [], []
@@ -221,8 +230,44 @@ def test_faces_stay_where_they_were_and_as_large():
     assert (np.mean(kept, 0) < 0.5 * np.mean(astray, 0)).all()
 
 
+def test_a_walk_leads_to_another_face_and_keeps_its_frames_expressions(monkeypatch):
+    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
+    world = World(bend=0.0)
+    judges = Judges(world, world.read)
+    random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
+    untruncated = random.mean(0) + (random - random.mean(0)) / np.float32(TRUNCATION)
+    found, embeddings = seen(drawn(untruncated, None, world, 16), judges)
+    monkeypatch.setattr(traverse, "LIMITS", dict.fromkeys(HELD, np.inf))
+    (first, *_, place), ((wanted, own), (shown, held)) = walked(world, judges, 1 + traverse.ACROSS)
+    told = others(found, embeddings @ (own.mean(0) / np.linalg.norm(own.mean(0))), wanted)
+    # All have come to one of them, as far as that is clear of what is held.
+    way, ways = place.latents.mean(0) - first.latents.mean(0), untruncated[told] - first.latents.mean(0)
+    alike = ways @ way / np.linalg.norm(ways, axis=1) / np.linalg.norm(way)
+    *_, second, nearest = np.sort(alike)
+    assert nearest > 0.8 > second
+    likeness = embeddings @ held.mean(0) / np.linalg.norm(held.mean(0))
+    assert likeness[told[alike.argmax()]] > np.quantile(likeness, 0.95)
+    assert place.cosine < first.cosine - 0.5
+    # Which other faces show something else of.
+    apart = off({name: np.mean(wanted[name]) for name in HELD}, found)
+    assert off(wanted, shown).sum() < 0.5 * apart.sum()
+
+
+def test_another_face_is_as_old_of_the_same_sex_and_the_least_alike():
+    rng = np.random.default_rng(11)
+    found = {"age": rng.uniform(size=400), "sex": rng.choice([-4.0, 4.0], 400) + rng.normal(size=400)}
+    cosines, own = rng.uniform(-1, 1, 400), {"age": np.full(5, 0.2), "sex": np.full(5, 4.0)}
+    told = others(found, cosines, own)
+    assert (np.abs(found["age"][told] - 0.2) < 0.3).all() and (found["sex"][told] > 0).all()
+    assert (np.diff(cosines[told]) >= 0).all() and cosines[told[0]] < -0.8
+    # None that is as old, of its sex and less alike was left out.
+    near = (np.abs(found["age"] - 0.2) < 0.1) & (np.abs(found["sex"] - 4) < 0.5)
+    assert set(np.flatnonzero(near & (cosines < cosines[told[-1]]))) <= set(told)
+
+
 def test_a_walk_that_leads_no_further_away_ends(monkeypatch):
     world = World(bend=0.0)
+    monkeypatch.setattr(traverse, "ACROSS", 0)
     monkeypatch.setattr(traverse, "STRANGEST", np.inf)
     places, _ = walked(world, Judges(world, world.read), 50)
     cosines = [place.cosine for place in places]
@@ -232,30 +277,54 @@ def test_a_walk_that_leads_no_further_away_ends(monkeypatch):
 
 def test_a_walk_ends_where_latents_become_strange(monkeypatch):
     world = World(bend=0.0)
+    monkeypatch.setattr(traverse, "ACROSS", 0)
+    monkeypatch.setattr(traverse, "others", lambda *_: [0])
     random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
     middle = random.mean(0)
     out = []
-    for strangest in (np.inf, 2.0):
+    for strangest in (np.inf, 1.5):
         monkeypatch.setattr(traverse, "STRANGEST", strangest)
         places, _ = walked(world, Judges(world, world.read), 50)
         out.append([strangeness(place.latents - middle, random - middle) for place in places])
     on, ended = out
-    # The infant is no stranger than random latents. The first that is too strange is the last.
-    assert on[0] < 1 and len(ended) >= 3 and ended == on[: len(ended)]
-    assert max(ended[:-1]) <= 2 < ended[-1] < on[-1]
+    # The infant is no stranger than random latents, the other face is. The first place that is too strange is the last.
+    other = strangeness((random[[0]] - middle) / TRUNCATION, random - middle)
+    assert on[0] < 1 < other and len(ended) >= 3 and ended == on[: len(ended)]
+    assert max(ended[:-1]) <= 1.5 * other < ended[-1] < on[-1]
 
 
 def test_a_part_that_mends_what_the_first_lost_counts(monkeypatch):
     """However much is lacking after the first part, the walk goes on while that gets less."""
     world = World(bend=0.0)
     monkeypatch.setattr(traverse, "STRANGEST", np.inf)
-    monkeypatch.setattr(traverse, "MOST", 0.0)
-    errors = iter([0.4, 0.3, 0.35, 0.2, 0.25, 0.25, 0.25])
-    monkeypatch.setattr(traverse, "errors", lambda *_: np.array(next(errors)))
+    monkeypatch.setattr(traverse, "ACROSS", 0)
+    monkeypatch.setattr(traverse, "others", lambda *_: [0])
+    # The first is of the choice of the other face.
+    errors = iter([0.0, 4.0, 3.0, 3.5, 2.0, 2.5, 2.5, 2.5])
+    monkeypatch.setattr(traverse, "worst", lambda *_: next(errors))
     monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
     places, _ = walked(world, Judges(world, world.read), 50)
-    # 0.35 is undone, half as long a part leads to 0.2, and then no half and no quarter of one is any better.
-    assert [place.error for place in places] == [0.4, 0.3, 0.2]
+    # 3.5 is undone, half as long a part leads to 2, and then no half and no quarter of one is any better.
+    assert [place.error for place in places] == [4.0, 3.0, 2.0]
+
+
+def test_a_crossing_that_errs_too_much_is_undone_and_the_walk_goes_on(monkeypatch):
+    """Where not even a quarter of a part to the other's face may be kept, the gradient leads on from before it."""
+    world = World(bend=0.0)
+    monkeypatch.setattr(traverse, "STRANGEST", np.inf)
+    monkeypatch.setattr(traverse, "others", lambda *_: [0])
+    errors = iter([0.0, 0.1, 0.2, 1.5, 1.6, 1.7, 0.3])
+    monkeypatch.setattr(traverse, "worst", lambda *_: next(errors))
+    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
+    places, _ = walked(world, Judges(world, world.read), 3)
+    assert [place.error for place in places] == [0.1, 0.2, 0.3]
+    first, halfway, on = (place.latents.mean(0) for place in places)
+    # Half of the way, to where the other is; then as long a part of the gradient, whichever way that is.
+    random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
+    other = random.mean(0) + (random[0] - random.mean(0)) / TRUNCATION
+    assert np.corrcoef(halfway - first, other - first)[0, 1] > 0.9
+    stride = traverse.PART / traverse.STRIDES * np.sqrt(np.square(random - random.mean(0)).sum(1).mean())
+    assert 0.1 * stride < np.linalg.norm(on - halfway) <= traverse.STRIDES * stride * 1.01
 
 
 def test_a_walk_that_loses_the_face_ends_before():
@@ -320,3 +389,16 @@ def test_an_identity_further_off_is_no_lack():
     np.testing.assert_allclose(lack[:, 1], [0, -0.3 / readings.scales[1], np.nan])
     # What cannot be read counts as far off.
     np.testing.assert_allclose(traverse.errors(wanted, found, readings)[[0, 2]], [0, 9])
+
+
+def test_what_errs_the_most_counts_as_a_multiple_of_what_may():
+    rng = np.random.default_rng(12)
+    own = {name: rng.normal(size=20) for name in HELD}
+    found = own | {"roll": own["roll"] + 0.1, "arousal": own["arousal"] + np.where(np.arange(20) % 2, 0.4, -0.2)}
+    expected = np.sqrt((0.4**2 + 0.2**2) / 2) / 0.5
+    assert traverse.worst(own, found) == pytest.approx(expected)
+    # A face that was there and is lost errs by more than may; one that never was read says nothing.
+    found["yaw"] = np.where(np.arange(20) < 5, np.nan, own["yaw"])
+    assert traverse.worst(own, found) == pytest.approx(traverse.LOST / 2)
+    own["yaw"][:5] = np.nan
+    assert traverse.worst(own, found) == pytest.approx(expected)

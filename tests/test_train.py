@@ -149,6 +149,21 @@ def test_photographs_are_seeded_and_come_from_both_kinds(tmp_path):
     assert 0.3 < share < 0.7
 
 
+def test_recoloured_faces_keep_their_shape_and_lose_their_colours():
+    images = torch.rand(200, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 1.8 - 0.9
+    images[:, 0] = images[:, 0].clamp(0.2)  # reddish, all of them
+    found = train.recoloured(images, torch.Generator().manual_seed(1))
+    assert (found.abs() <= 1).all()
+    assert torch.equal(found, train.recoloured(images, torch.Generator().manual_seed(1)))
+    red = (found[:, 0] - found[:, 1:].mean(1)).mean((1, 2))
+    was = (images[:, 0] - images[:, 1:].mean(1)).mean((1, 2))
+    assert (was > 0).all() and 0.05 < (red < 0).float().mean() < 0.5
+    # Where a picture of one grey is brighter, so it is in every channel afterwards.
+    grey = torch.linspace(-0.9, 0.9, 64).reshape(1, 1, 8, 8).expand(5, 3, 8, 8)
+    bent = train.recoloured(grey, torch.Generator().manual_seed(2)).flatten(2)
+    assert (bent.diff(dim=2) > 0).all()
+
+
 def test_a_face_and_its_mirror_image_show_the_same_affect():
     torch.manual_seed(0)
     net = FaceAttributes([8, 16], 32, 32).eval()

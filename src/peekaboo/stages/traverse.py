@@ -18,24 +18,30 @@ from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent import placement
 from peekaboo.latent.descent import downhill, slope, strangeness
 from peekaboo.latent.frames import Frames, outlines
+from peekaboo.latent.others import others
 from peekaboo.latent.readings import PLACE, POSE, Judges, Readings, drawn, fit_readings, joined, read, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, direction, reach
-from peekaboo.stages.score import clip_samples, random_latents
+from peekaboo.stages.score import TRUNCATION, clip_samples, random_latents
 
 Values = dict[str, np.ndarray]  # readings by name
 
 # What is to be as in the frame's own face. All else is to stay as a part of the walk left it.
 HELD = (*POSE, "emotion", "arousal")
 PART, STRIDES = 0.5, 4  # how long a further part is, of how far random latents lie around their mean, and its steps
-FEW = 16  # frames whose pictures tell a step's way, and the framing
-RANDOM = 600  # random latents by which ways are told likely and unlikely
+FEW = 16  # frames whose pictures tell a step's way, the framing, and how another's face would look
+RANDOM = 600  # random latents: faces to lead to, and by which ways are told likely and unlikely
+ACROSS = 2  # parts in which a walk leads to another's face
+ERRING = 0.15  # identity cosine that weighs as much in the choice of that face as erring by what may be
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
 LATELY = 3  # parts of the walk whose latents count in the fit
-# A part that brings the identity cosine down by less has led nowhere; one after which more is lacking, and more than
+# Root mean squares over the frames by which what is HELD may err, in its own units, and how many of them a lost face
+# counts.
+LIMITS, LOST = {"yaw": 5.0, "pitch": 5.0, "roll": 5.0, "emotion": 0.15, "arousal": 0.15}, 6.0
+# A part that brings the identity cosine down by less has led nowhere; one after which more errs than may, and more than
 # before it, too far, and a shorter one is tried, down to this share of its length.
-LEAST, MOST, SHORTEST = 0.03, 0.15, 0.25
-# How far out a walk may lead, of how far random latents lie, or the infant's own where these lie further.
+LEAST, SHORTEST = 0.03, 0.25
+# How far out a walk may lead, of how far random latents lie, the infant's own or the other's, whichever lie furthest.
 STRANGEST = 1.2
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
@@ -66,7 +72,7 @@ class Place(NamedTuple):
     latents: np.ndarray  # float32 [N, D]
     placements: np.ndarray  # float32 [N, 3, 3]
     cosine: float  # mean over the frames, of the identity to the mean of the frames' own faces
-    error: float  # mean square of what is lacking, in standard deviations of the readings
+    error: float  # what errs the most over the frames, of what may err; see `worst`
 
 
 def lacking(wanted: Values, found: Values, readings: Readings, most: float) -> np.ndarray:
@@ -80,6 +86,15 @@ def lacking(wanted: Values, found: Values, readings: Readings, most: float) -> n
 def errors(wanted: Values, found: Values, readings: Readings) -> np.ndarray:
     """Mean squares `[N]` of what is lacking; what could not be read counts as far off."""
     return np.square(np.nan_to_num(lacking(wanted, found, readings, FAR), nan=FAR)).mean(1)
+
+
+def worst(own: Values, found: Values) -> float:
+    """How much the worst of LIMITS errs between readings `[n]` by name of frames' own faces and found ones: its root
+    mean square, as a multiple of its limit. A pose that is not read any more counts LOST, one that never was nothing.
+    """
+    off = [np.nan_to_num((found[name] - own[name]) / limit, nan=LOST) for name, limit in LIMITS.items()]
+    known = [np.isfinite(own[name]) for name in LIMITS]
+    return max(float(np.sqrt(np.square(o[k]).mean())) for o, k in zip(off, known, strict=True) if k.any())
 
 
 def taken_back(
@@ -136,10 +151,12 @@ def walk(
     is drawn fills the face that it is to cover, is as upright, and no judge is led away by a face that shrinks.
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
-    The first part, `[D]`, is the scorers'; from there the identity network tells the way by the pictures of a few
-    frames. After each part readings are fitted anew, to random latents around the walked ones and to these, and every
-    frame is moved by what it lacks of what its own face shows of HELD. All else is to stay as the part left it, and
-    the identity cosine no higher, so that the way back is not taken.
+    The first part, `[D]`, is the scorers', the next ACROSS lead to another infant's face as the generator draws it: of
+    random faces, untruncated, about as old and of its sex the one that looks the least like the infant in a few frames,
+    and errs the least there. From there the identity network tells the way by the pictures of a few frames. After each
+    part readings are fitted anew, to random latents around the walked ones and to these, and every frame is moved by
+    what it lacks of what its own face shows of HELD. All else is to stay as the part left it, and the identity cosine
+    no higher, so that the way back is not taken.
     """
     own, embeddings = seen(frames.own(batch, generator.mapping.w_avg.device), judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
@@ -152,15 +169,30 @@ def walk(
 
     numbers = np.arange(len(rows))
     sample = np.unique(np.linspace(0, len(rows) - 1, min(NEAR, len(rows))).round().astype(int))
+    few = sample[:: -(-len(sample) // FEW)]
     random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
     middle = random.mean(0)
-    random -= middle
-    strangest = STRANGEST * max(1, strangeness(rows - middle, random))
-    stride = np.float32(PART / STRIDES * np.sqrt(np.square(random).sum(1).mean()))
-    shortest = SHORTEST * stride
-    around, rng = np.float32(SPREAD) * random[:NEAR], np.random.default_rng(seed)
-    latents, values, before, rows = [], [], None, rows + first
-    few, framing = sample[:: -(-len(sample) // FEW)], np.eye(3, dtype=np.float32)
+    spread = random - middle
+    faces = middle + spread / np.float32(TRUNCATION)
+    shown, embeddings = seen(drawn(faces, None, generator, batch), judges)
+    held = fit_readings(faces, shown).only(HELD)
+
+    def across(other: int) -> np.ndarray:
+        return held.clear(faces[other] - rows.mean(0))
+
+    def likeness(other: int) -> float:
+        shown = look(frames, rows[few] + across(other), few)
+        return shown["identity"].mean() + ERRING * worst({name: own[name][few] for name in HELD}, shown)
+
+    outermost = strangeness(rows - middle, spread)
+    rows = rows + first
+    other = min(others(shown, embeddings @ mean, own), key=likeness)
+    outermost = STRANGEST * max(1, outermost, strangeness(faces[[other]] - middle, spread))
+    stride = np.float32(PART / STRIDES * np.sqrt(np.square(spread).sum(1).mean()))
+    around, rng = np.float32(SPREAD) * spread[:NEAR], np.random.default_rng(seed)
+    latents, values, before, framing = [], [], None, np.eye(3, dtype=np.float32)
+    # Parts to the other's face that are left, this one included, and how much of a part is gone.
+    left, share = ACROSS + 1, np.float32(1)
     while True:
         shown = look(frames.framed(framing), rows[few], few)
         framing = placement.between(squares(shown), squares(own)[few]) @ framing
@@ -174,24 +206,28 @@ def walk(
         kept = readings.only(tuple(name for name in readings.names if name not in PLACE))
         wanted = found | {name: own[name] for name in HELD}
         rows, found = taken_back(rows, wanted, found, kept, partial(look, framed))
-        cosine, error = found["identity"].mean(), errors(wanted, found, kept).mean()
-        place = Place(rows, framed.placements, float(cosine), float(error))
-        if before and place.error > max(MOST, before.error):
+        place = Place(rows, framed.placements, float(found["identity"].mean()), worst(own, found))
+        if before and place.error > max(1, before.error):
             # Go back, and not as far; what was seen there counts in the next fit.
-            stride, rows = stride / 2, before.latents
-            if stride < shortest:
-                break
-        elif before and place.cosine > before.cosine - LEAST:
+            share, rows = share / 2, before.latents
+            if share < SHORTEST:
+                if not left:
+                    break
+                left, share = 0, np.float32(1)
+        elif before and not left and place.cosine > before.cosine - LEAST:
             break
         else:
             yield place
-            before = place
-            if strangeness(rows - middle, random) > strangest:
+            before, left = place, max(left - 1, 0)
+            if strangeness(rows - middle, spread) > outermost:
                 break
+        if left:
+            rows = rows + share / left * across(other)
+            continue
         for _ in range(STRIDES):
             chosen = rng.choice(sample, len(few), replace=False)
             falls = slope(rows[chosen], chosen, framed, generator, judges.identity, mean)
-            rows = rows + stride * downhill(falls, random, readings.only(tuple(own)))
+            rows = rows + share * stride * downhill(falls, spread, readings.only(tuple(own)))
 
 
 def until(places: Iterable[Place], cosine: float) -> Iterator[Place]:

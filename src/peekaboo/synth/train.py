@@ -206,6 +206,14 @@ def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images * gain + shift + noise).clamp(-1, 1)
 
 
+def recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Wash out the colours of images `[B, 3, S, S]` in [-1, 1] and bend each channel's brightness, all differently."""
+    amount = torch.rand(len(images), 1, 1, 1, generator=generator)
+    bend = (0.5 * torch.randn(len(images), 3, 1, 1, generator=generator)).exp()
+    images = images.lerp(images.mean(1, keepdim=True).expand_as(images), amount)
+    return 2 * ((images + 1) / 2).clamp(1e-3, 1) ** bend - 1
+
+
 def moved(images: Tensor, mirrored: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror the images `[B, 3, S, S]` that `mirrored` (bool `[B]`) names; turn, scale and shift all a little, as the
     landmarks that align a crop err.
@@ -334,7 +342,8 @@ def train_identity(
     """Tell rendered identities apart by the ArcFace loss, helped by regressing the parameters that make an identity.
 
     It starts from the perceptual features: from random weights, eight thousand classes of five pictures each leave the
-    embedding collapsed.
+    embedding collapsed. Colours tell identities apart the easiest, and a walk away from one led to yellow and purple
+    faces of its shape, so pictures are shown in colours that are not theirs.
     """
     constructor = settings["network"]
     net = FaceEmbedder(**constructor).to(renders.device)
@@ -346,7 +355,9 @@ def train_identity(
     run = Run(folder, settings, modules, list(modules))
     for step in run:
         indices = renders.batch(step, settings["batch"])
-        images = renders.photograph(indices, torch.Generator().manual_seed(step))
+        generator = torch.Generator().manual_seed(step)
+        images = recoloured(renders.photograph(indices, generator), generator)
+        images = moved(images, torch.zeros(len(indices), dtype=torch.bool), generator)
         with halved(renders.device):
             embeddings = net(images)
         cosines = embeddings.float() @ F.normalize(centres.weight).T
