@@ -2,7 +2,6 @@
 
 import argparse
 import math
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from peekaboo import models, stagefile
 from peekaboo.judges import pose
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import Judges, read
+from peekaboo.latent.readings import Judges
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.stages import score, traverse
@@ -229,7 +228,7 @@ def test_scorers_are_those_of_the_score_stage(tmp_path):
         ]
     )
     settings = argparse.Namespace(batch=16, **{name.replace("-", "_"): value for name, value in options.items()})
-    judges = Judges(identity, partial(read, affect=affect, mesh=Mesh()))
+    judges = Judges(identity, affect, Mesh())
     found, readings = chain.fitted(tmp_path, 1, generator, judges, settings)
     assert set(found) == {*chain.WEIGHT_DECAYS, 2.0}
     with stagefile.read(tmp_path / "score.h5") as file:

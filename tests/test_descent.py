@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from peekaboo.latent.descent import downhill, slope, strangeness
+from peekaboo.latent.descent import downhill, slopes, strangeness
 from peekaboo.latent.frames import Frames
 from peekaboo.latent.readings import fit_readings
 from peekaboo.nets.residual import FaceEmbedder
@@ -44,7 +44,8 @@ def test_the_slope_is_the_change_of_the_mean_cosine_with_a_common_move(networks,
             return images
 
     numbers = np.array([3, 0, 4, 1, 2])
-    found = slope(rows[numbers], numbers, Drawn(placed, [], None), generator, embedder, mean.numpy())
+    told = slopes(rows[numbers], numbers, Drawn(placed, [], None), generator, lambda images: [embedder(images) @ mean])
+    found = told.mean(0)[0]
     for _ in range(3):
         move = (rng.normal(size=found.shape) / 300).astype(np.float32)
         np.testing.assert_allclose(cosine(move) - cosine(-move), 2 * found @ move, rtol=0.05, atol=1e-5)

@@ -153,8 +153,18 @@ class World:
         found = {name: 8 * table[:, i] for i, name in enumerate((*HELD, "age"))}
         return found | dict(zip(PLACE, (table[:, -3:] + [0.5, 0.5, 0]).T, strict=True))
 
+    def labels(self, images):
+        return {name: 8 * images[:, 0, 0, HELD.index(name)] for name in traverse.FELT}
+
     def embed(self, images):
         return torch.nn.functional.normalize(images[:, 0, 0, OTHERS:-3], dim=1)
+
+
+class Told(Judges):
+    """Judges of which the one of affect tells all."""
+
+    def read(self, images):
+        return self.affect.read(images)
 
 
 class Shown(Frames):
@@ -193,12 +203,12 @@ def off(first, second):
 
 def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not(monkeypatch):
     world = World()
-    judges = Judges(world, world.read)
+    judges = Told(world, world, None)
     places, ((wanted, own), (found, held)) = walked(world, judges)
     again, _ = walked(world, judges)
     np.testing.assert_array_equal(again[-1].latents, places[-1].latents)
     monkeypatch.setattr(traverse, "LIMITS", dict.fromkeys(HELD, np.inf))
-    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
+    monkeypatch.setattr(traverse, "ROUNDS", 0)
     alone, (_, (astray, away)) = walked(world, judges)
     assert len(places) == len(alone) == 4
     before, after = off(wanted, astray), off(wanted, found)
@@ -213,7 +223,7 @@ def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not(monkeypatch):
 def test_faces_stay_where_they_were_and_as_large(monkeypatch):
     world = World()
     monkeypatch.setattr(traverse, "ACROSS", 0)
-    judges = Judges(world, world.read)
+    judges = Told(world, world, None)
     places, ((own, _), _) = walked(world, judges)
     kept, astray = [], []
     for latents, placements, *_ in places:
@@ -227,13 +237,13 @@ def test_faces_stay_where_they_were_and_as_large(monkeypatch):
             off.append([abs(np.median(found[name] - own[name])) for name in (*PLACE, "roll")])
     # What is taken back after the framing moves faces a little.
     assert (np.max(kept, 0) < [0.03, 0.03, 0.03, 0.5]).all()
-    assert (np.mean(kept, 0) < 0.5 * np.mean(astray, 0)).all()
+    assert (np.mean(kept, 0) < 0.6 * np.mean(astray, 0)).all()
 
 
 def test_a_walk_leads_to_another_face_and_keeps_its_frames_expressions(monkeypatch):
-    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
+    monkeypatch.setattr(traverse, "ROUNDS", 0)
     world = World(bend=0.0)
-    judges = Judges(world, world.read)
+    judges = Told(world, world, None)
     random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
     untruncated = random.mean(0) + (random - random.mean(0)) / np.float32(TRUNCATION)
     found, embeddings = seen(drawn(untruncated, None, world, 16), judges)
@@ -269,7 +279,7 @@ def test_a_walk_that_leads_no_further_away_ends(monkeypatch):
     world = World(bend=0.0)
     monkeypatch.setattr(traverse, "ACROSS", 0)
     monkeypatch.setattr(traverse, "STRANGEST", np.inf)
-    places, _ = walked(world, Judges(world, world.read), 50)
+    places, _ = walked(world, Told(world, world, None), 50)
     cosines = [place.cosine for place in places]
     assert 2 <= len(cosines) < 50
     assert (np.diff(cosines) <= -traverse.LEAST).all() and cosines[-1] < -0.5
@@ -284,7 +294,7 @@ def test_a_walk_ends_where_latents_become_strange(monkeypatch):
     out = []
     for strangest in (np.inf, 1.5):
         monkeypatch.setattr(traverse, "STRANGEST", strangest)
-        places, _ = walked(world, Judges(world, world.read), 50)
+        places, _ = walked(world, Told(world, world, None), 50)
         out.append([strangeness(place.latents - middle, random - middle) for place in places])
     on, ended = out
     # The infant is no stranger than random latents, the other face is. The first place that is too strange is the last.
@@ -302,8 +312,8 @@ def test_a_part_that_mends_what_the_first_lost_counts(monkeypatch):
     # The first is of the choice of the other face.
     errors = iter([0.0, 4.0, 3.0, 3.5, 2.0, 2.5, 2.5, 2.5])
     monkeypatch.setattr(traverse, "worst", lambda *_: next(errors))
-    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
-    places, _ = walked(world, Judges(world, world.read), 50)
+    monkeypatch.setattr(traverse, "ROUNDS", 0)
+    places, _ = walked(world, Told(world, world, None), 50)
     # 3.5 is undone, half as long a part leads to 2, and then no half and no quarter of one is any better.
     assert [place.error for place in places] == [4.0, 3.0, 2.0]
 
@@ -315,8 +325,8 @@ def test_a_crossing_that_errs_too_much_is_undone_and_the_walk_goes_on(monkeypatc
     monkeypatch.setattr(traverse, "others", lambda *_: [0])
     errors = iter([0.0, 0.1, 0.2, 1.5, 1.6, 1.7, 0.3])
     monkeypatch.setattr(traverse, "worst", lambda *_: next(errors))
-    monkeypatch.setattr(traverse, "taken_back", lambda rows, wanted, found, *rest: (rows, found))
-    places, _ = walked(world, Judges(world, world.read), 3)
+    monkeypatch.setattr(traverse, "ROUNDS", 0)
+    places, _ = walked(world, Told(world, world, None), 3)
     assert [place.error for place in places] == [0.1, 0.2, 0.3]
     first, halfway, on = (place.latents.mean(0) for place in places)
     # Half of the way, to where the other is; then as long a part of the gradient, whichever way that is.
@@ -340,7 +350,7 @@ def test_a_walk_that_loses_the_face_ends_before():
     world.infant = (torch.from_numpy(np.random.default_rng(8).normal(size=60).astype(np.float32)) @ world.mixing)[
         OTHERS:
     ]
-    places, (_, (found, _)) = walked(world, Judges(world, world.read), 50)
+    places, (_, (found, _)) = walked(world, Told(world, world, None), 50)
     assert places[-1].cosine > -0.2 and np.isfinite(found["yaw"]).mean() > 0.9
 
 
@@ -372,11 +382,31 @@ def test_frames_are_moved_only_where_that_brings_them_nearer():
         yaw = found["yaw"][frames] + np.choose(frames, [steps, 4 * steps, np.full(len(steps), np.nan)])
         return {"yaw": yaw, "identity": moved[:, 1].astype(np.float64)}
 
-    moved, seen_then = traverse.taken_back(rows, wanted, found, readings, look)
+    step = traverse.lacking(wanted, found, readings, traverse.NEXT) @ readings.moves()
+    moved, seen_then = traverse.taken_back(rows, step, wanted, found, readings, look)
     steps = (moved - rows)[:, 0]
     np.testing.assert_allclose(steps, [0.8, 0.2, 0], atol=0.02)
     np.testing.assert_allclose(seen_then["yaw"], [wanted["yaw"][0], wanted["yaw"][1], found["yaw"][2]], atol=0.06)
     np.testing.assert_array_equal(moved[2], rows[2])
+
+
+def test_steps_are_kalman_updates_by_each_frames_own_slope_of_what_is_felt():
+    rng = np.random.default_rng(13)
+    random = (rng.normal(size=(500, 6)) * [3, 1, 0.5, 2, 1, 1]).astype(np.float32)
+    random -= random.mean(0)
+    values = {"yaw": random[:, 0], "arousal": random[:, 1] + 0.5 * rng.normal(size=500), "age": random[:, 2]}
+    readings = fit_readings(random, values)
+    # The second frame answers otherwise than the first; of emotion, which is not read, nothing is made.
+    felt = rng.normal(size=(2, len(traverse.FELT), 6)).astype(np.float32)
+    lack = np.float32([[0.5, -1, 0], [0, 0.3, 1]])
+    moves = traverse.steps(lack, readings, felt, random)
+    covariance = np.cov(random.T, bias=True)
+    for move, own, lacks in zip(moves, felt, lack, strict=True):
+        h = readings.gradients.astype(np.float64)
+        h[1] = own[traverse.FELT.index("arousal")] / readings.scales[1]
+        error = np.diag([readings.noise[0], traverse.BENT, readings.noise[2]])
+        expected = covariance @ h.T @ np.linalg.solve(h @ covariance @ h.T + error, lacks)
+        np.testing.assert_allclose(move, expected, atol=1e-4)
 
 
 def test_an_identity_further_off_is_no_lack():

@@ -1,5 +1,6 @@
-"""The way on which what a generator draws loses an identity the most."""
+"""The way on which what a generator draws loses an identity the most, and that back to what frames expressed."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -14,21 +15,25 @@ LEADING = 0.9  # share of the variance of random latents, in whose principal com
 
 
 @torch.enable_grad()
-def slope(
-    rows: np.ndarray, numbers: np.ndarray, frames: Frames, generator: nn.Module, identity: nn.Module, mean: np.ndarray
+def slopes(
+    rows: np.ndarray,
+    numbers: np.ndarray,
+    frames: Frames,
+    generator: nn.Module,
+    told: Callable[[Tensor], Iterable[Tensor]],
 ) -> np.ndarray:
-    """Gradient `[D]` float32, by a move that all flattened latents `[n, D]` share, of the mean cosine between `mean`
-    `[E]`, of unit length, and the identity embeddings of what the frames of n `numbers` show.
+    """Gradients `[n, k, D]` float32, by their flattened latents `[n, D]`, of the k values `[b]` that are `told` of
+    images `[b, 3, S, S]` in [-1, 1]: of what the frames of n `numbers` show.
     """
     device = generator.mapping.w_avg.device
-    towards, total = torch.from_numpy(mean).float().to(device), Tensor()
+    parts = []
     for start in range(0, len(rows), BATCH):
         latents = torch.from_numpy(rows[start : start + BATCH]).to(device).requires_grad_()
         part = numbers[start : start + BATCH]
         images = frames.shown(picture(latents, frames.placements[part], generator), part)
-        cosines = identity.embed(images).float() @ towards
-        total = torch.cat([total, torch.autograd.grad(cosines.sum(), latents)[0].cpu()])
-    return total.mean(0).numpy()
+        falls = [torch.autograd.grad(value.sum(), latents, retain_graph=True)[0] for value in told(images)]
+        parts.append(torch.stack(falls, 1).cpu())
+    return torch.cat(parts).numpy()
 
 
 def downhill(slope: np.ndarray, random: np.ndarray, readings: Readings) -> np.ndarray:
@@ -38,13 +43,16 @@ def downhill(slope: np.ndarray, random: np.ndarray, readings: Readings) -> np.nd
     Of all ways that are as likely among `random` latents `[M, D]`, of mean 0, this one is the steepest: the gradient
     times their covariance. The plain gradient takes no account of which latents the generator draws faces from.
     """
-
-    def spread(moves: np.ndarray) -> np.ndarray:
-        return (moves @ random.T) @ random / len(random)
-
     # With shifts by the same covariance the rest never points uphill, whatever the readings.
-    way = replace(readings, shifts=spread(readings.gradients)).clear(-spread(slope))
+    way = replace(readings, shifts=likely(readings.gradients, random)).clear(-likely(slope, random))
     return way / np.linalg.norm(way)
+
+
+def likely(gradients: np.ndarray, random: np.ndarray) -> np.ndarray:
+    """Gradients `[..., D]` times the covariance of `random` latents `[M, D]`, of mean 0: what commonly differs where
+    their functions do.
+    """
+    return (gradients @ random.T) @ random / len(random)
 
 
 def strangeness(rows: np.ndarray, random: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 """What a walk is to leave alone: read off pictures, and as linear functions of the latents that draw them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,20 +44,20 @@ def posed(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
     return dict(zip(POSE + PLACE, values.T, strict=True))
 
 
-@torch.inference_mode()
-def read(images: Tensor, affect: nn.Module, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
-    """All readings by name, `[B]` each, of FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1]: what the judge of affect,
-    age and sex sees, the colour around the head, POSE and PLACE.
-    """
-    named = affect.labels(images) | surroundings(images)
-    return {name: value.double().cpu().numpy() for name, value in named.items()} | posed(images, mesh)
-
-
 class Judges(NamedTuple):
     """What says whose face is in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], and what else is."""
 
     identity: nn.Module
-    read: Callable[[Tensor], dict[str, np.ndarray]]  # readings by name, `[B]` each
+    affect: nn.Module
+    mesh: landmarks.Mesh
+
+    @torch.inference_mode()
+    def read(self, images: Tensor) -> dict[str, np.ndarray]:
+        """All readings by name, `[B]` each: what the judge of affect, age and sex sees, the colour around the head,
+        POSE and PLACE.
+        """
+        named = self.affect.labels(images) | surroundings(images)
+        return {name: value.double().cpu().numpy() for name, value in named.items()} | posed(images, self.mesh)
 
 
 def picture(latents: Tensor, placed: np.ndarray | None, generator: nn.Module) -> Tensor:

@@ -3,7 +3,6 @@ generator's pictures, and linear readings of all that a walk is to leave alone.
 """
 
 import argparse
-from functools import partial
 
 import h5py
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import Judges, Readings, drawn, fit_readings, read, seen
+from peekaboo.latent.readings import Judges, Readings, drawn, fit_readings, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, explained, fit
 
 TRUNCATION = 0.7  # of the random latents
@@ -92,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     report = stagefile.StageReport("score")
     device = gpu.device(args.device)
     generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
-    judges, accuracies = Judges(identity, partial(read, affect=affect, mesh=Mesh())), {}
+    judges, accuracies = Judges(identity, affect, Mesh()), {}
     with (
         stagefile.read(args.latents) as latents,
         stagefile.read(args.tuned) as tuned,

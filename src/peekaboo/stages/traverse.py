@@ -4,29 +4,33 @@ they are still to show and no longer do is taken back, and the face is kept wher
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
 import h5py
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.faces import cover
 from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent import placement
-from peekaboo.latent.descent import downhill, slope, strangeness
+from peekaboo.latent.descent import downhill, likely, slopes, strangeness
 from peekaboo.latent.frames import Frames, outlines
 from peekaboo.latent.others import others
-from peekaboo.latent.readings import PLACE, POSE, Judges, Readings, drawn, fit_readings, joined, read, seen
+from peekaboo.latent.readings import PLACE, POSE, Judges, Readings, drawn, fit_readings, joined, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, direction, reach
 from peekaboo.stages.score import TRUNCATION, clip_samples, random_latents
 
 Values = dict[str, np.ndarray]  # readings by name
 
-# What is to be as in the frame's own face. All else is to stay as a part of the walk left it.
-HELD = (*POSE, "emotion", "arousal")
+# What is to be as in the frame's own face, of it what the judge of affect tells with a gradient. All else is to stay
+# as a part of the walk left it.
+FELT = ("emotion", "arousal")
+HELD = (*POSE, *FELT)
 PART, STRIDES = 0.5, 4  # how long a further part is, of how far random latents lie around their mean, and its steps
 FEW = 16  # frames whose pictures tell a step's way, the framing, and how another's face would look
 RANDOM = 600  # random latents: faces to lead to, and by which ways are told likely and unlikely
@@ -46,6 +50,8 @@ STRANGEST = 1.2
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
 SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the picture nearer
+ROUNDS, ENOUGH = 4, 0.5  # how often each frame is moved after a part at most, and what may err then
+BENT = 0.02  # share of the variance of what is felt that a frame's own slope does not tell
 
 
 def read_scorers(group: h5py.Group) -> tuple[dict[str, Scorer], Readings]:
@@ -97,20 +103,40 @@ def worst(own: Values, found: Values) -> float:
     return max(float(np.sqrt(np.square(o[k]).mean())) for o, k in zip(off, known, strict=True) if k.any())
 
 
+def steps(lack: np.ndarray, readings: Readings, felt: np.ndarray, random: np.ndarray) -> np.ndarray:
+    """Moves `[N, D]` float32 of latents for what their frames lack `[N, k]`, the likeliest among `random` latents
+    `[M, D]`, of mean 0.
+
+    What is felt answers each frame otherwise, so there the frame's own gradients `[N, len(FELT), D]` stand for those
+    of the readings.
+    """
+    told = [i for i, name in enumerate(FELT) if name in readings.names]
+    rows = [readings.names.index(FELT[i]) for i in told]
+    gradients, noise = readings.gradients.copy(), readings.noise.copy()
+    shifts = likely(gradients, random)
+    noise[rows] = BENT
+    moves = np.empty_like(felt[:, 0])
+    for n, own in enumerate(felt[:, told] / readings.scales[rows, None]):
+        gradients[rows], shifts[rows] = own, likely(own, random)
+        moves[n] = lack[n] @ replace(readings, gradients=gradients, shifts=shifts, noise=noise).moves()
+    return moves
+
+
 def taken_back(
     rows: np.ndarray,
+    step: np.ndarray,
     wanted: Values,
     found: Values,
     readings: Readings,
     look: Callable[[np.ndarray, np.ndarray], Values],
 ) -> tuple[np.ndarray, Values]:
-    """Move flattened latents `[N, D]`, each by what its frame lacks, where that brings it nearer to what is wanted.
+    """Move flattened latents `[N, D]` by their `step` `[N, D]`, or a part of it, where that brings their frame nearer
+    to what is wanted.
 
     `found` are the readings of the frames, `look` reads those of other latents `[n, D]` in frames of numbers `[n]`.
     Returns the latents and the readings then.
     """
     rows, found = rows.copy(), {name: value.copy() for name, value in found.items()}
-    step = np.nan_to_num(lacking(wanted, found, readings, NEXT)).astype(np.float32) @ readings.moves()
     left = np.arange(len(rows))
     # Readings are less linear than they look: where a whole step leads astray, a part of it may not.
     for share in SHARES:
@@ -154,9 +180,10 @@ def walk(
     The first part, `[D]`, is the scorers', the next ACROSS lead to another infant's face as the generator draws it: of
     random faces, untruncated, about as old and of its sex the one that looks the least like the infant in a few frames,
     and errs the least there. From there the identity network tells the way by the pictures of a few frames. After each
-    part readings are fitted anew, to random latents around the walked ones and to these, and every frame is moved by
-    what it lacks of what its own face shows of HELD. All else is to stay as the part left it, and the identity cosine
-    no higher, so that the way back is not taken.
+    part readings are fitted anew, to random latents around the walked ones and to these, and every frame is moved, a
+    few times over, by what it lacks of what its own face shows of HELD; of what is felt it knows its own gradient
+    through the generator. All else is to stay as the part left it, and the identity cosine no higher, so that the way
+    back is not taken.
     """
     own, embeddings = seen(frames.own(batch, generator.mapping.w_avg.device), judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
@@ -184,6 +211,13 @@ def walk(
         shown = look(frames, rows[few] + across(other), few)
         return shown["identity"].mean() + ERRING * worst({name: own[name][few] for name in HELD}, shown)
 
+    def cosine(images: Tensor) -> list[Tensor]:
+        return [judges.identity.embed(images).float() @ torch.from_numpy(mean).to(images.device)]
+
+    def felt(images: Tensor) -> list[Tensor]:
+        labels = judges.affect.labels(images)
+        return [labels[name] for name in FELT]
+
     outermost = strangeness(rows - middle, spread)
     rows = rows + first
     other = min(others(shown, embeddings @ mean, own), key=likeness)
@@ -205,7 +239,12 @@ def walk(
         # An open mouth moves the square as well: to keep a face in its place would keep the mouth as it is.
         kept = readings.only(tuple(name for name in readings.names if name not in PLACE))
         wanted = found | {name: own[name] for name in HELD}
-        rows, found = taken_back(rows, wanted, found, kept, partial(look, framed))
+        for _ in range(ROUNDS):
+            lack = np.nan_to_num(lacking(wanted, found, kept, NEXT)).astype(np.float32)
+            step = steps(lack, kept, slopes(rows, numbers, framed, generator, felt), spread)
+            rows, found = taken_back(rows, step, wanted, found, kept, partial(look, framed))
+            if worst(own, found) <= ENOUGH:
+                break
         place = Place(rows, framed.placements, float(found["identity"].mean()), worst(own, found))
         if before and place.error > max(1, before.error):
             # Go back, and not as far; what was seen there counts in the next fit.
@@ -226,7 +265,7 @@ def walk(
             continue
         for _ in range(STRIDES):
             chosen = rng.choice(sample, len(few), replace=False)
-            falls = slope(rows[chosen], chosen, framed, generator, judges.identity, mean)
+            falls = slopes(rows[chosen], chosen, framed, generator, cosine).mean(0)[0]
             rows = rows + share * stride * downhill(falls, spread, readings.only(tuple(own)))
 
 
@@ -263,7 +302,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--parts", type=int, default=8, help="of the walk at most; it looks after each. 0: the scorers' way alone"
     )
-    parser.add_argument("--cosine", type=float, default=-0.45, help="to the infant's identity, at which the walk ends")
+    parser.add_argument("--cosine", type=float, default=-0.6, help="to the infant's identity, at which the walk ends")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))
@@ -273,7 +312,7 @@ def main(argv: list[str] | None = None) -> None:
     report = stagefile.StageReport("traverse")
     device = gpu.device(args.device)
     generator, identity, affect = (models.load(path, device) for path in (args.generator, args.identity, args.affect))
-    judges, scores, looks = Judges(identity, partial(read, affect=affect, mesh=Mesh())), {}, {}
+    judges, scores, looks = Judges(identity, affect, Mesh()), {}, {}
     with (
         stagefile.read(args.faces) as faces,
         stagefile.read(args.latents) as source,

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,7 @@ from peekaboo.judges.identity import Dlib, Embedded
 from peekaboo.judges.judge import Face, Judge
 from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent.frames import Frames, outlines
-from peekaboo.latent.readings import Judges, Readings, drawn, read
+from peekaboo.latent.readings import Judges, Readings, drawn
 from peekaboo.latent.scorers import Scorer
 from peekaboo.stages import compose, report, score, traverse
 
@@ -553,7 +552,7 @@ def sweep(args: argparse.Namespace) -> None:
     mesh = Mesh()
     judges = [mesh, Dlib(), Embedded(args.identity, device), Affect(args.affect, device)]
     judges.append(Demographics(args.affect, device))
-    steering = Judges(identity, partial(read, affect=affect, mesh=mesh))
+    steering = Judges(identity, affect, mesh)
     limits = thresholds(args.embedded)
     current = Setting(args.weight_decay, args.top_k, args.cosine)
     cosines = sorted({*COSINES, current.cosine}, reverse=True)
