@@ -11,12 +11,17 @@ from torch import Tensor, nn
 
 from peekaboo import gpu
 from peekaboo.faces import alignment
+from peekaboo.faces.detection import EYE_CORNERS
 from peekaboo.judges import landmarks, pose
 from peekaboo.latent import placement
 
 # How the head is turned, and where in the crop the face is and how large: an aligned crop shows hardly any roll, and
 # all faces at one place, until a walk turns and moves them.
 POSE, PLACE = ("yaw", "pitch", "roll"), ("across", "down", "size")
+# How far mouth and lids are apart: landmarks in the middle of the inner lips and of the lids, as eyes appear from left
+# to right in an upright image.
+OPENINGS = {"mouth_open": (13, 14), "left_eye_open": (159, 145), "right_eye_open": (386, 374)}
+COMPLEXION = ("skin_red", "skin_green", "skin_blue")
 
 
 def surroundings(images: Tensor) -> dict[str, Tensor]:
@@ -30,18 +35,34 @@ def surroundings(images: Tensor) -> dict[str, Tensor]:
     return dict(zip(("red", "green", "blue"), colours.unbind(1), strict=True))
 
 
+def complexion(images: Tensor) -> dict[str, Tensor]:
+    """Mean colour of nose and cheeks, `[B]` for each of COMPLEXION in [-1, 1], in aligned images `[B, 3, S, S]`."""
+    size = images.shape[-1]
+    middle = images[..., size // 2 : size * 5 // 8, size // 3 : size * 2 // 3]
+    return dict(zip(COMPLEXION, middle.mean((-2, -1)).unbind(1), strict=True))
+
+
+def openings(found: np.ndarray) -> dict[str, np.ndarray]:
+    """OPENINGS, `[B]` each, of landmarks `[B, 478, 3]`, in distances between the outer corners of the eyes: those in
+    space, which do not get shorter as a head turns aside.
+    """
+    left, right = found[:, EYE_CORNERS].swapaxes(0, 1)
+    width = np.linalg.norm(right - left, axis=1)
+    return {name: np.linalg.norm(found[:, a] - found[:, b], axis=1) / width for name, (a, b) in OPENINGS.items()}
+
+
 @torch.inference_mode()
-def posed(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
-    """POSE and PLACE of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each: angles in degrees,
-    the middle of the square that FFHQ's alignment would cut in sides of the picture, and its log side; NaN where the
-    face mesh finds no face.
+def meshed(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
+    """POSE, PLACE and OPENINGS of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each: angles in
+    degrees, the middle of the square that FFHQ's alignment would cut in sides of the picture, and its log side; NaN
+    where the face mesh finds no face.
     """
     # A crop shows as much around the face as the region that the mesh expects.
     regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
     found = mesh(regions)["landmarks"]
     square = alignment.ffhq_pose(found)[:, :3] / [landmarks.REGION, landmarks.REGION, 1]
     values = np.concatenate([pose.angles(pose.rotation(found)), square], 1)
-    return dict(zip(POSE + PLACE, values.T, strict=True))
+    return dict(zip(POSE + PLACE, values.T, strict=True)) | openings(found)
 
 
 class Judges(NamedTuple):
@@ -53,11 +74,11 @@ class Judges(NamedTuple):
 
     @torch.inference_mode()
     def read(self, images: Tensor) -> dict[str, np.ndarray]:
-        """All readings by name, `[B]` each: what the judge of affect, age and sex sees, the colour around the head,
-        POSE and PLACE.
+        """All readings by name, `[B]` each: what the judge of affect, age and sex sees, the colour around the head and
+        that of the face, POSE, PLACE and OPENINGS.
         """
-        named = self.affect.labels(images) | surroundings(images)
-        return {name: value.double().cpu().numpy() for name, value in named.items()} | posed(images, self.mesh)
+        named = self.affect.labels(images) | surroundings(images) | complexion(images)
+        return {name: value.double().cpu().numpy() for name, value in named.items()} | meshed(images, self.mesh)
 
 
 def picture(latents: Tensor, placed: np.ndarray | None, generator: nn.Module) -> Tensor:

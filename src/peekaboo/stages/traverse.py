@@ -21,7 +21,18 @@ from peekaboo.latent import placement
 from peekaboo.latent.descent import downhill, likely, slopes, strangeness
 from peekaboo.latent.frames import Frames, outlines
 from peekaboo.latent.others import others
-from peekaboo.latent.readings import PLACE, POSE, Judges, Readings, drawn, fit_readings, joined, seen
+from peekaboo.latent.readings import (
+    COMPLEXION,
+    OPENINGS,
+    PLACE,
+    POSE,
+    Judges,
+    Readings,
+    drawn,
+    fit_readings,
+    joined,
+    seen,
+)
 from peekaboo.latent.scorers import RETAINED, Scorer, direction, reach
 from peekaboo.stages.score import TRUNCATION, clip_samples, random_latents
 
@@ -30,10 +41,11 @@ Values = dict[str, np.ndarray]  # readings by name
 # What is to be as in the frame's own face, of it what the judge of affect tells with a gradient. All else is to stay
 # as a part of the walk left it.
 FELT = ("emotion", "arousal")
-HELD = (*POSE, *FELT)
+HELD = (*POSE, *OPENINGS, *FELT, *COMPLEXION)
 PART, STRIDES = 0.5, 4  # how long a further part is, of how far random latents lie around their mean, and its steps
 FEW = 16  # frames whose pictures tell a step's way, the framing, and how another's face would look
 RANDOM = 600  # random latents: faces to lead to, and by which ways are told likely and unlikely
+FURTHER = 1.3  # how far out these faces are, of how far untruncated ones are
 ACROSS = 2  # parts in which a walk leads to another's face
 ERRING = 0.15  # identity cosine that weighs as much in the choice of that face as erring by what may be
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
@@ -44,13 +56,13 @@ LATELY = 3  # parts of the walk whose latents count in the fit
 LIMITS, LOST = {"yaw": 5.0, "pitch": 5.0, "roll": 5.0, "emotion": 0.15, "arousal": 0.15}, 6.0
 # A part that brings the identity cosine down by less has led nowhere; one after which more errs than may, and more than
 # before it, too far, and a shorter one is tried, down to this share of its length.
-LEAST, SHORTEST = 0.03, 0.25
+LEAST, SHORTEST = 0.1, 0.25
 # How far out a walk may lead, of how far random latents lie, the infant's own or the other's, whichever lie furthest.
 STRANGEST = 1.2
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
 NEXT, FAR = 1.0, 3.0
 SHARES = (1, 0.5, 0.25)  # of a step that are tried, until one brings the picture nearer
-ROUNDS, ENOUGH = 4, 0.5  # how often each frame is moved after a part at most, and what may err then
+ROUNDS, ENOUGH = 4, 0.5  # how often a frame is moved after a part at most, and by how much it may err then
 BENT = 0.02  # share of the variance of what is felt that a frame's own slope does not tell
 
 
@@ -94,13 +106,18 @@ def errors(wanted: Values, found: Values, readings: Readings) -> np.ndarray:
     return np.square(np.nan_to_num(lacking(wanted, found, readings, FAR), nan=FAR)).mean(1)
 
 
-def worst(own: Values, found: Values) -> float:
-    """How much the worst of LIMITS errs between readings `[n]` by name of frames' own faces and found ones: its root
-    mean square, as a multiple of its limit. A pose that is not read any more counts LOST, one that never was nothing.
+def erring(own: Values, found: Values) -> np.ndarray:
+    """How much each of LIMITS errs between readings `[n]` by name of frames' own faces and found ones, as a multiple of
+    its limit: `[n, len(LIMITS)]`. A pose that is not read any more counts LOST, one that never was NaN.
     """
-    off = [np.nan_to_num((found[name] - own[name]) / limit, nan=LOST) for name, limit in LIMITS.items()]
-    known = [np.isfinite(own[name]) for name in LIMITS]
-    return max(float(np.sqrt(np.square(o[k]).mean())) for o, k in zip(off, known, strict=True) if k.any())
+    off = [np.nan_to_num(np.abs(found[name] - own[name]) / limit, nan=LOST) for name, limit in LIMITS.items()]
+    return np.where([np.isfinite(own[name]) for name in LIMITS], off, np.nan).T
+
+
+def worst(own: Values, found: Values) -> float:
+    """The largest of what errs, as a root mean square over the frames: of the readings that their own faces have."""
+    squares = np.square(erring(own, found))
+    return float(np.sqrt(np.nanmean(squares[:, ~np.isnan(squares).all(0)], 0).max()))
 
 
 def steps(lack: np.ndarray, readings: Readings, felt: np.ndarray, random: np.ndarray) -> np.ndarray:
@@ -124,32 +141,32 @@ def steps(lack: np.ndarray, readings: Readings, felt: np.ndarray, random: np.nda
 
 def taken_back(
     rows: np.ndarray,
+    moving: np.ndarray,
     step: np.ndarray,
     wanted: Values,
     found: Values,
     readings: Readings,
     look: Callable[[np.ndarray, np.ndarray], Values],
 ) -> tuple[np.ndarray, Values]:
-    """Move flattened latents `[N, D]` by their `step` `[N, D]`, or a part of it, where that brings their frame nearer
-    to what is wanted.
+    """Move those flattened latents of `[N, D]` whose numbers `[n]` are `moving` by their `step` `[n, D]`, or a part of
+    it, where that brings their frame nearer to what is wanted.
 
-    `found` are the readings of the frames, `look` reads those of other latents `[n, D]` in frames of numbers `[n]`.
+    `found` are the readings of all frames, `look` reads those of other latents `[n, D]` in frames of numbers `[n]`.
     Returns the latents and the readings then.
     """
     rows, found = rows.copy(), {name: value.copy() for name, value in found.items()}
-    left = np.arange(len(rows))
     # Readings are less linear than they look: where a whole step leads astray, a part of it may not.
     for share in SHARES:
-        moved = rows[left] + np.float32(share) * step[left]
-        after = look(moved, left)
-        aim, now = ({name: value[left] for name, value in values.items()} for values in (wanted, found))
+        moved = rows[moving] + np.float32(share) * step
+        after = look(moved, moving)
+        aim, now = ({name: value[moving] for name, value in values.items()} for values in (wanted, found))
         lost = np.isnan(after["yaw"]) & np.isfinite(now["yaw"])
         better = (errors(aim, after, readings) < errors(aim, now, readings)) & ~lost
-        rows[left[better]] = moved[better]
+        rows[moving[better]] = moved[better]
         for name, value in after.items():
-            found[name][left[better]] = value[better]
-        left = left[~better]
-        if not len(left):
+            found[name][moving[better]] = value[better]
+        moving, step = moving[~better], step[~better]
+        if not len(moving):
             break
     return rows, found
 
@@ -200,7 +217,7 @@ def walk(
     random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
     middle = random.mean(0)
     spread = random - middle
-    faces = middle + spread / np.float32(TRUNCATION)
+    faces = middle + spread * np.float32(FURTHER / TRUNCATION)
     shown, embeddings = seen(drawn(faces, None, generator, batch), judges)
     held = fit_readings(faces, shown).only(HELD)
 
@@ -239,11 +256,14 @@ def walk(
         # An open mouth moves the square as well: to keep a face in its place would keep the mouth as it is.
         kept = readings.only(tuple(name for name in readings.names if name not in PLACE))
         wanted = found | {name: own[name] for name in HELD}
+        moving = numbers
         for _ in range(ROUNDS):
             lack = np.nan_to_num(lacking(wanted, found, kept, NEXT)).astype(np.float32)
-            step = steps(lack, kept, slopes(rows, numbers, framed, generator, felt), spread)
-            rows, found = taken_back(rows, step, wanted, found, kept, partial(look, framed))
-            if worst(own, found) <= ENOUGH:
+            step = steps(lack[moving], kept, slopes(rows[moving], moving, framed, generator, felt), spread)
+            rows, found = taken_back(rows, moving, step, wanted, found, kept, partial(look, framed))
+            # Once all have moved, only frames that still err do again.
+            moving = np.flatnonzero(np.nanmax(erring(own, found), 1) > ENOUGH)
+            if not len(moving):
                 break
         place = Place(rows, framed.placements, float(found["identity"].mean()), worst(own, found))
         if before and place.error > max(1, before.error):
