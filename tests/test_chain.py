@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from peekaboo import models, stagefile
 from peekaboo.judges import pose
 from peekaboo.judges.landmarks import Mesh
-from peekaboo.latent.readings import Judges
+from peekaboo.latent.readings import COMPLEXION, Judges
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.stages import score, traverse
@@ -233,7 +233,7 @@ def test_scorers_are_those_of_the_score_stage(tmp_path):
     assert set(found) == {*chain.WEIGHT_DECAYS, 2.0}
     with stagefile.read(tmp_path / "score.h5") as file:
         expected, stored = traverse.read_scorers(file["track_001"])
-    assert readings.names == stored.names == ("emotion", "arousal", "age", "sex", "red", "green", "blue")
+    assert readings.names == stored.names == ("emotion", "arousal", "age", "sex", "red", "green", "blue", *COMPLEXION)
     np.testing.assert_allclose(readings.gradients, stored.gradients, rtol=1e-3, atol=1e-5)
     for name, scorer in expected.items():
         # Batches of another size round otherwise.

@@ -27,7 +27,7 @@ NETWORKS = {
 def chain(tmp_path_factory):
     """Run the five stages; the clip has two tracks, the second without any aligned crop, the first without frame 5."""
     folder = tmp_path_factory.mktemp("chain")
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     for name, (network, constructor) in NETWORKS.items():
         models.save(folder / f"{name}.safetensors", network(**constructor).eval(), constructor)
     crops = np.random.default_rng(0).integers(0, 256, (FRAMES, 2, SIDE, SIDE, 3), np.uint8)
