@@ -330,6 +330,7 @@ def test_a_walk_that_leads_no_further_away_ends(monkeypatch):
 
 def test_a_walk_ends_where_latents_become_strange(monkeypatch):
     world = World(bend=0.0)
+    monkeypatch.setattr(traverse, "LEAST", 0.03)
     monkeypatch.setattr(traverse, "ACROSS", 0)
     monkeypatch.setattr(traverse, "others", lambda *_: [0])
     random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
