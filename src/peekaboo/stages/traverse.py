@@ -195,12 +195,12 @@ def walk(
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
     The first part, `[D]`, is the scorers', the next ACROSS lead to another infant's face as the generator draws it: of
-    random faces, untruncated, about as old and of its sex the one that looks the least like the infant in a few frames,
-    and errs the least there. From there the identity network tells the way by the pictures of a few frames. After each
-    part readings are fitted anew, to random latents around the walked ones and to these, and every frame is moved, a
-    few times over, by what it lacks of what its own face shows of HELD; of what is felt it knows its own gradient
-    through the generator. All else is to stay as the part left it, and the identity cosine no higher, so that the way
-    back is not taken.
+    random faces, FURTHER out than untruncated ones, about as old and of its sex the one that looks the least like the
+    infant in a few frames, and errs the least there. From there the identity network tells the way by the pictures of a
+    few frames. After each part readings are fitted anew, to random latents around the walked ones and to these, and
+    frames are moved, a few times over while they err, by what they lack of what their own faces show of HELD; of what
+    is felt each knows its own gradient through the generator. All else is to stay as the part left it, and the identity
+    cosine no higher, so that the way back is not taken.
     """
     own, embeddings = seen(frames.own(batch, generator.mapping.w_avg.device), judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
