@@ -112,10 +112,10 @@ def test_how_far_a_mouth_and_eyes_are_open():
         np.testing.assert_allclose(found["left_eye_open"], [0.25, 0, np.nan], atol=1e-9)
     # As the face mesh sees them in the sample clip: at rest, blinking and crying.
     frames = list(islice(media.frames(DEMO), 49))
-    seen = meshed(gpu.to_images(np.stack([frames[n] for n in (5, 9, 48)]), torch.device("cpu")), Mesh())
-    np.testing.assert_array_equal(seen["mouth_open"] > 0.08, [False, False, True])
+    found = meshed(gpu.to_images(np.stack([frames[n] for n in (5, 9, 48)]), torch.device("cpu")), Mesh())
+    np.testing.assert_array_equal(found["mouth_open"] > 0.08, [False, False, True])
     for side in ("left", "right"):
-        np.testing.assert_array_equal(seen[f"{side}_eye_open"] > 0.08, [True, False, False])
+        np.testing.assert_array_equal(found[f"{side}_eye_open"] > 0.08, [True, False, False])
 
 
 def test_moves_are_the_update_of_a_kalman_filter():

@@ -22,7 +22,7 @@ class Mesh:
     name = "mediapipe face mesh"
     trained_on = "photographs of real people"
     real_faces = True
-    role = "optimises and measures"  # the walk is kept clear of the yaw and pitch that it reads
+    role = "optimises and measures"  # the walk holds the pose, mouth and eyes that it reads
     columns = (
         "detected_original",
         "detected_anonymized",
