@@ -52,14 +52,15 @@ def test_direction_is_zero_where_a_retained_gradient_is_largest():
     assert direction(target, [first, second], 2, none).tolist() == [0, 0, 1, 1, 0, 0]
 
 
-def test_a_walk_that_would_lead_back_is_refused():
+@pytest.mark.parametrize("top_k", [1, 9])
+def test_a_walk_that_would_not_lead_away_is_refused(top_k):
     target = Scorer(np.array([1, 0, 0, 0], np.float32), 0.0, 1.0)
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(500, 4)).astype(np.float32)
     # The reading is the identity itself: nothing of the way is left.
     same = fit_readings(latents, {"yaw": latents[:, 0]}, ridge=1e-6)
     with pytest.raises(ValueError, match=r"leads away from the identity.*lower traverse\.top_k"):
-        direction(target, [target], 1, same)
+        direction(target, [target], top_k, same)
 
 
 def test_the_identity_scorer_sees_what_the_identity_tells_of_the_latents_alone():

@@ -88,8 +88,7 @@ def direction(target: Scorer, retained: list[Scorer], top_k: int, readings: Read
     """
     masked = target.weight.copy()
     for scorer in retained:
-        if top_k:
-            masked[np.argpartition(np.abs(scorer.weight), -top_k)[-top_k:]] = 0
+        masked[np.argsort(-np.abs(scorer.weight), kind="stable")[:top_k]] = 0
     along = readings.clear(masked)
     if along @ target.weight <= 0:
         raise ValueError(
