@@ -126,6 +126,7 @@ def test_times_and_report(project):
     before, after = (media.probe(project / name) for name in ("clip.mp4", "anonymized.mp4"))
     assert before.times == after.times and before.duration == after.duration
     report = stagefile.read_json(project / "compose.json")
+    assert report["segmentation"] == {}
     assert report["frames"] == FRAMES and report["lowest_coverage"] == 1 and report["treatments"]["mask"] == 11
     assert {p.name for p in project.iterdir()} == {
         "clip.mp4",
@@ -140,6 +141,7 @@ def test_times_and_report(project):
 def test_same_input_same_bytes(project):
     run(project, GENERATED)
     first = [(project / name).read_bytes() for name in ("anonymized.mp4", "compose.h5")]
+    assert list(stagefile.read_json(project / "compose.json")["segmentation"]) == ["mediapipe selfie segmentation"]
     run(project, GENERATED)
     assert first == [(project / name).read_bytes() for name in ("anonymized.mp4", "compose.h5")]
 
@@ -241,21 +243,41 @@ def test_the_region_beyond_the_crop_is_masked():
     assert covered == 1 and (frame != source).any(axis=-1)[region].all()
 
 
+def test_around_a_smaller_head_stands_what_is_around_in_the_frame(monkeypatch):
+    """A crop of a red head in a black room, put over a face in a white one."""
+    disc = (np.hypot(*np.mgrid[-32:32, -32:32]) < 6).astype(np.uint8)
+    crop = np.dstack([disc * np.uint8(250), 0 * disc, 0 * disc])
+    monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, 255 * disc]))
+    monkeypatch.setattr(cover, "toned", lambda warped, *_: warped)
+    found = []
+    for hidden in (noise(), noise(5)):
+        frame = np.where(within(SUBJECT)[..., None], hidden, 255).astype(np.uint8)
+        covered = compose.treat(frame, face(SUBJECT, transform=aligning(SUBJECT, 64), crop=crop), compose.CROP)
+        assert covered == 1
+        found.append(frame)
+    assert (found[0][within(SUBJECT, 0.15)] == (250, 0, 0)).all()
+    ring = within(SUBJECT, 1.1) & ~within(SUBJECT, 0.8)
+    assert found[0][ring].min() > 240
+    # Nothing of the face that is covered has a part in it.
+    np.testing.assert_array_equal(*found)
+
+
 def test_a_crop_takes_on_the_colours_around_it():
     outline = cover.cover_outline(mesh(SUBJECT), np.float64(SUBJECT), certain=True)
     where = cover.window(outline, 30, HEIGHT, WIDTH)
     alpha = cover.alpha_over(outline, where, cover.FEATHER)
     part, warped = (np.full((*alpha.shape, 3), value, np.uint8) for value in (160, 60))
-    found = cover.toned(warped, part, alpha, 12)
+    beside = 1 - alpha[..., None]
+    found = cover.toned(warped, part, beside, 12)
     inside = cv2.distanceTransform((alpha == 1).astype(np.uint8), cv2.DIST_L2, 5)
     rings = [found[(inside > low) & (inside <= low + 2)].mean() for low in range(0, 30, 6)]
     assert rings[0] > 110 and (np.diff(rings) < -2).all() and abs(found[inside > 36] - 60.0).max() < 6
     # What is covered wholly has no part in it, nor has detail of what is not.
     hidden = part.copy()
     hidden[alpha == 1] = noise(5)[where][alpha == 1]
-    np.testing.assert_array_equal(cover.toned(warped, hidden, alpha, 12), found)
+    np.testing.assert_array_equal(cover.toned(warped, hidden, beside, 12), found)
     rough = np.clip(part + 60.0 * (-1) ** np.add.outer(*map(np.arange, alpha.shape))[..., None], 0, 255)
-    np.testing.assert_allclose(cover.toned(warped, rough.astype(np.uint8), alpha, 12), found, atol=3)
+    np.testing.assert_allclose(cover.toned(warped, rough.astype(np.uint8), beside, 12), found, atol=3)
 
 
 @pytest.mark.parametrize("treatment", [compose.CROP, compose.BLUR, compose.PIXELATE, compose.MASK])

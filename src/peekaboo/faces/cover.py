@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from peekaboo.faces.detection import SURE
+from peekaboo.faces.matting import matted
 
 Window = tuple[slice, slice]
 
@@ -23,6 +24,7 @@ BLUR_SIGMA = 0.2
 # How far the colours around a face reach into what is put there, in feathers, and the share of open frame around a
 # pixel at which it takes on half of them.
 TONE, FADE = 1.5, 0.1
+FAINT = 1e-4  # share of open frame around a pixel below which the mean of all that is open stands there
 BLOCKS = 8
 # Face-mesh landmarks of the upper half of the face oval, its top and the chin.
 BROW_TO_BROW = [127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356]
@@ -123,7 +125,9 @@ def alpha_over(outline: np.ndarray, where: Window, feather: float) -> np.ndarray
 
 
 def blend(frame: np.ndarray, where: Window, cover: np.ndarray | int, alpha: np.ndarray) -> None:
-    """Put `cover` (uint8 [h, w, 3] or one grey value) into a window of `frame` in place, weighted by `alpha` [h, w]."""
+    """Put `cover` (RGB [h, w, 3] or one grey value, 0..255) into a window of `frame` in place, weighted by `alpha`
+    [h, w].
+    """
     part = frame[where].astype(np.float32)
     frame[where] = np.rint(part + alpha[..., None] * (np.asarray(cover, np.float32) - part)).astype(np.uint8)
 
@@ -145,10 +149,10 @@ def pixelated(part: np.ndarray, face_size: float) -> np.ndarray:
 
 
 def warp_back(crop: np.ndarray, transform: np.ndarray, where: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Bring a crop back to its place: uint8 RGB [h, w, 3] over a window of the frame, and where it has pixels.
+    """Bring a crop back to its place: uint8 [h, w, C] over a window of the frame, and where it has pixels.
 
-    `crop` is uint8 RGB [S, S, 3], `transform` [2, 3] maps frame to crop pixels. The second array, float32 [h, w], is
-    the distance in frame pixels to the crop's edge, negative outside, where the first repeats the edge.
+    `crop` is uint8 [S, S, C], C at most 4, `transform` [2, 3] maps frame to crop pixels. The second array, float32
+    [h, w], is the distance in frame pixels to the crop's edge, negative outside, where the first repeats the edge.
     """
     rows, cols = where
     matrix = transform.astype(np.float64)
@@ -190,44 +194,64 @@ def square(width: int, height: int) -> int:
 
 def paste(
     frame: np.ndarray, where: Window, crop: np.ndarray, transform: np.ndarray, alpha: np.ndarray, feather: float
-) -> np.ndarray:
-    """Put a crop back into `frame` in place under `alpha` [h, w] over a window; return the alpha that was used.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put the person of a crop into `frame` in place under `alpha` [h, w] over a window; return the alpha that was used
+    and how much of it shows that person, both float32 [h, w].
 
-    Where alpha is 1 but the crop has no pixels the frame is masked with grey. Around that the crop fades out over
-    `feather` pixels before its own edge, so that no seam shows there; towards the frame it takes on its colours.
+    Where the crop shows the room around the person, what is around in the frame is spread instead: a head that is
+    smaller than the one it covers would stand in a halo of another room. Where alpha is 1 but the crop has no pixels
+    the frame is masked with grey. Around that the crop fades out over `feather` pixels before its own edge, so that no
+    seam shows there; towards the frame it takes on its colours.
     """
-    warped, distance = warp_back(crop, transform, where)
+    warped, distance = warp_back(matted(crop), transform, where)
+    warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255)
     region = alpha >= 1
     missing = region & (distance < 0)
     used = np.where(region, distance >= 0, alpha * _smooth(distance / feather)).astype(np.float32)
     covered = np.maximum(used, missing)
-    blend(frame, where, toned(warped, frame[where], covered, TONE * feather), used)
+    part, open_ = frame[where], 1 - covered[..., None]
+    behind = spread(part, open_, feather)
+    face = toned(warped, part, person * open_, TONE * feather)
+    blend(frame, where, np.rint(behind + person * (face - behind)), used)
     blend(frame, where, GREY, missing.astype(np.float32))
-    return covered
+    return covered, used * person[..., 0]
 
 
 def composed(part: np.ndarray, outline: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `part`, uint8 RGB [S, S, 3] of a frame, shows once `crop` [S, S, 3] is pasted into it over an outline in its
-    pixels, and the alpha [S, S].
+    pixels, and how much of that is the crop's person [S, S].
     """
-    frame, alpha = part.copy(), np.zeros(part.shape[:2], np.float32)
+    frame, shown = part.copy(), np.zeros(part.shape[:2], np.float32)
     where = cover_window(outline, FEATHER, *part.shape[:2])
-    if alpha[where].size:
+    if shown[where].size:
         over = alpha_over(outline, where, FEATHER)
-        alpha[where] = paste(frame, where, crop, np.eye(2, 3), over, FEATHER * size(outline))
-    return frame, alpha
+        _, shown[where] = paste(frame, where, crop, np.eye(2, 3), over, FEATHER * size(outline))
+    return frame, shown
 
 
-def toned(warped: np.ndarray, part: np.ndarray, covered: np.ndarray, sigma: float) -> np.ndarray:
-    """Shift the colours of what is put over `part`, both uint8 RGB [h, w, 3], to those of the frame around it.
+def spread(part: np.ndarray, open_: np.ndarray, sigma: float) -> np.ndarray:
+    """Spread the colours of `part`, uint8 RGB [h, w, 3], from where it is `open_` [h, w, 1] (0..1) over all of it, by
+    Gaussian means of `sigma` pixels; float32 [h, w, 3], grey where nothing is open.
 
-    What the two differ by where `covered` [h, w] is below 1, smoothed by `sigma` pixels, is added; it fades away from
-    there, so that the face in the middle keeps its own. A generator's room, clothes and skin are never quite those
-    of the frame, and their rim would show. Nothing of what is wholly covered has a part in it.
+    Nothing of what is not open has a part in it.
     """
-    open_ = 1 - covered[..., None]
-    near = _smoothed(np.concatenate([open_ * (part.astype(np.float32) - warped), open_], -1), sigma)
-    return np.clip(np.rint(warped + near[..., :3] / (near[..., 3:] + FADE)), 0, 255).astype(np.uint8)
+    near = _smoothed(np.concatenate([open_ * part, open_], -1), sigma)
+    total = float(open_.sum())
+    mean = (open_ * part).sum((0, 1)) / total if total else np.full(3, GREY)
+    return ((near[..., :3] + FAINT * mean) / (near[..., 3:] + FAINT)).astype(np.float32)
+
+
+def toned(warped: np.ndarray, part: np.ndarray, beside: np.ndarray, sigma: float) -> np.ndarray:
+    """Shift the colours of what is put over `part`, both uint8 RGB [h, w, 3], to those of the frame around it; float32
+    in 0..255.
+
+    What the two differ by, weighted by `beside` [h, w, 1], which is above 0 where the frame is seen beside the person
+    and smoothed by `sigma` pixels, is added; it fades away from there, so that the face in the middle keeps its own. A
+    generator's clothes and skin are never quite those of the frame, and their rim would show. Nothing of what is wholly
+    covered has a part in it.
+    """
+    near = _smoothed(np.concatenate([beside * (part.astype(np.float32) - warped), beside], -1), sigma)
+    return np.clip(warped + near[..., :3] / (near[..., 3:] + FADE), 0, 255)
 
 
 def _smoothed(part: np.ndarray, sigma: float) -> np.ndarray:

@@ -68,7 +68,7 @@ class Mesh:
     """MediaPipe's landmark network with attention on a region given to it; a frame's result never depends on others."""
 
     def __init__(self) -> None:
-        mediapipe = _mediapipe()
+        mediapipe = load_mediapipe()
         from google.protobuf import text_format
         from mediapipe.framework import calculator_pb2
         from mediapipe.framework.formats import rect_pb2
@@ -129,7 +129,7 @@ class Detector:
     """All detectors together; their union is confirmed face by face by the mesh."""
 
     def __init__(self, confidence: float) -> None:
-        solution = _mediapipe().solutions.face_detection.FaceDetection
+        solution = load_mediapipe().solutions.face_detection.FaceDetection
         import dlib
 
         self.full = solution(model_selection=1, min_detection_confidence=confidence)
@@ -276,7 +276,7 @@ def _side(box: np.ndarray) -> float:
     return float(max(box[2] - box[0], box[3] - box[1]))
 
 
-def _mediapipe() -> Any:
+def load_mediapipe() -> Any:
     """Import MediaPipe with its start-up messages off and its models' folder known."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     import mediapipe

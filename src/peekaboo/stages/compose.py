@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from peekaboo import media, stagefile
-from peekaboo.faces import cover
+from peekaboo.faces import cover, matting
 
 TREATMENTS = ("none", "crop", "blur", "pixelate", "mask")
 NONE, CROP, BLUR, PIXELATE, MASK = range(len(TREATMENTS))
@@ -50,7 +50,7 @@ def treat(frame: np.ndarray, face: Face, treatment: int) -> float:
         return 1.0
     alpha = cover.alpha_over(outline, where, feather)
     if treatment == CROP:
-        alpha = cover.paste(frame, where, face.crop, face.transform, alpha, feather * extent)
+        alpha, _ = cover.paste(frame, where, face.crop, face.transform, alpha, feather * extent)
     elif treatment == BLUR:
         cover.blend(frame, where, cover.blurred(frame[where], extent), alpha)
     elif treatment == PIXELATE:
@@ -201,6 +201,7 @@ def main(argv: list[str] | None = None) -> None:
             lowest_coverage=float(covered[present].min()),
             audio=bool(args.audio),
             lossless=args.lossless,
+            segmentation=matting.package_version() if args.crops else {},
         )
 
 
