@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from peekaboo import media
 from peekaboo.faces.detection import Detector
-from peekaboo.synth import clips, render
+from peekaboo.synth import clips, render, train
 from peekaboo.synth import head as heads
 from peekaboo.synth.clips import BENCHMARK, CLIPS, SAMPLE, SWEEP, Clip
 from peekaboo.synth.head import EXPRESSIONS, PARAMETERS
@@ -72,8 +72,9 @@ def test_no_two_clips_have_the_same_infant_and_none_was_trained_on():
     everyone += [clips.bystander(clip)[0] for clip in BENCHMARK if clip.bystander]
     seen = np.array(everyone)[:, heads.IDENTITY]
     settings = yaml.safe_load((HOME / "resources" / "embedded" / "training.yaml").read_text())
-    number = settings["renders"]["identities"] * settings["renders"]["images"]
-    trained = heads.sample(np.random.default_rng(settings["seed"]), number)[:, heads.IDENTITY]
+    rng, renders = np.random.default_rng(settings["seed"]), settings["renders"]
+    several = train.sample_renders(rng, renders["identities"], renders["images"])
+    trained = np.concatenate([several, heads.sample(rng, renders["singles"])])[:, heads.IDENTITY]
     among = np.corrcoef(seen) - np.eye(len(seen))
     assert among.max() < 0.6
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (seen, trained)]

@@ -17,20 +17,19 @@ from peekaboo.synth import train
 from peekaboo.synth.head import IDENTITY, N_PARAMETERS
 
 
-def write_renders(path, identities=4, images=3, held_out=1, size=16):
+def write_renders(path, identities=4, images=3, held_out=1, singles=500, size=16):
     rng = np.random.default_rng(0)
-    n = identities * images
+    n = singles + identities * images
     with stagefile.write(path) as file:
         for name in ("images", "recorded"):
             file[name] = rng.integers(0, 256, (n, size, size, 3), np.uint8)
-        for prefix, rows in (("", n), ("draws/", 500)):
-            parameters = rng.standard_normal((rows, N_PARAMETERS)).astype(np.float32)
-            file[f"{prefix}parameters"] = parameters
-            # Products are what one linear layer can't read.
-            file[f"{prefix}description"] = np.hstack(
-                [5 + parameters[:, :3] * parameters[:, 3:6], 9 * parameters[:, :2]]
-            )
-        file["identity"] = np.repeat(np.arange(identities), images)
+        parameters = rng.standard_normal((n, N_PARAMETERS)).astype(np.float32)
+        file["parameters"] = parameters
+        # Products are what one linear layer can't read.
+        file["description"] = np.hstack([5 + parameters[:, :3] * parameters[:, 3:6], 9 * parameters[:, :2]])
+        several = np.repeat(np.arange(identities), images)
+        file["identity"] = np.concatenate([identities + np.arange(singles), several])
+        file.attrs["singles"] = singles
         file.attrs["held_out"] = held_out * images
         for name in train.TRUTHS:
             file[name] = np.zeros(n, np.float32)
@@ -46,24 +45,25 @@ def test_states_of_one_identity_share_its_parameters_alone():
 def test_renders_are_read_from_the_file(tmp_path):
     images, recorded = write_renders(tmp_path / "renders.h5")
     renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
-    assert renders.trained == 9
-    assert renders.held().tolist() == [9, 10, 11]
+    assert renders.trained == 509
+    assert renders.held().tolist() == [509, 510, 511]
     indices = torch.tensor([7, 2])
     found = renders.picture(indices)
     np.testing.assert_array_equal(((found + 1) * 127.5).round().permute(0, 2, 3, 1).numpy(), images[[7, 2]])
     np.testing.assert_array_equal(renders.recorded[2], recorded[2])
     assert torch.equal(renders.batch(5, 4), renders.batch(5, 4))
-    assert renders.batch(5, 1000).max() < renders.trained
+    assert renders.batch(5, 5000).unique().tolist() == list(range(509))
+    assert renders.batch(5, 1000, renders.singles).unique().tolist() == list(range(500, 509))
 
 
 def test_descriptions_are_standardised(tmp_path):
     write_renders(tmp_path / "renders.h5")
     renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
-    spread, mean = torch.std_mean(renders.drawn_description, 0)
+    spread, mean = torch.std_mean(renders.description[: renders.trained], 0)
     torch.testing.assert_close(mean, torch.zeros(5), atol=0.05, rtol=0)
     torch.testing.assert_close(spread, torch.ones(5), atol=0.05, rtol=0)
-    # A parameter in a description of the renders is on the scale of the draws.
-    torch.testing.assert_close(renders.description[:, 3:], renders.parameters[:, :2], atol=0.3, rtol=0.1)
+    # A held-out parameter in a description is on the scale of those that are trained on.
+    torch.testing.assert_close(renders.description[509:, 3:], renders.parameters[509:, :2], atol=0.3, rtol=0.1)
 
 
 def test_the_mapping_learns_what_the_parameters_mean(tmp_path):
@@ -82,15 +82,15 @@ def test_the_mapping_learns_again_near_where_it_is(tmp_path):
     renders = train.Renders(tmp_path / "renders.h5", torch.device("cpu"))
     torch.manual_seed(0)
     net = Generator(N_PARAMETERS, 64, 16, mapping_kwargs={"lr_multiplier": 1}, num_layers=4, channel_base=64)
-    before = net.mapping(renders.draws)[:, 0].detach()
+    before = net.mapping(renders.parameters)[:, 0].detach()
     found = {}
     for keep in (0, 10):
         again = copy.deepcopy(net)
         settings = {"steps": 150, "batch": 64, "learning_rate": 4e-3, "noise": 0.1, "keep": keep}
         train.relearn_mapping(renders, settings, tmp_path / f"{keep}", again)
         curve = [json.loads(line) for line in (tmp_path / f"{keep}" / "curve.jsonl").read_text().splitlines()]
-        assert curve[1]["loss"] < 0.7 * curve[0]["loss"]
-        moved = again.mapping(renders.draws)[:, 0].detach() - before
+        assert curve[1]["loss"] < 0.8 * curve[0]["loss"]
+        moved = again.mapping(renders.parameters)[:, 0].detach() - before
         found[keep] = (moved / before.std(0)).square().mean().item()
         np.testing.assert_allclose(curve[1]["moved"], found[keep], rtol=0.5)
     assert 0 < found[10] < 0.1 * found[0]

@@ -82,19 +82,17 @@ def sample_renders(rng: np.random.Generator, identities: int, images: int) -> np
 
 def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: str) -> None:
     """Render the training set to HDF5: images, the same as recorded, parameters, description, one dataset per truth,
-    identity number; held-out ones last. More draws have parameters and description, and no picture.
+    identity number; identities of a single picture first, held-out ones last.
     """
     rng = np.random.default_rng(seed)
-    parameters = sample_renders(rng, settings["identities"], settings["images"])
-    draws = head.sample(rng, settings["draws"])
+    several = sample_renders(rng, settings["identities"], settings["images"])
+    parameters = np.concatenate([head.sample(rng, settings["singles"]), several])
     chunks = np.array_split(parameters, max(1, len(parameters) // 200))
     seeds = np.random.SeedSequence(seed).generate_state(len(chunks))
     workers = (os.cpu_count(), _load_head, (head_path, settings["vertices"]))
     with multiprocessing.get_context("spawn").Pool(*workers) as pool, stagefile.write(output) as file:
-        for prefix, rows in (("", parameters), ("draws/", draws)):
-            described = pool.imap(_describe, np.array_split(rows, max(1, len(rows) // 500)))
-            file[f"{prefix}parameters"] = rows
-            file[f"{prefix}description"] = np.concatenate(list(described))
+        file["parameters"] = parameters
+        file["description"] = np.concatenate(list(pool.imap(_describe, chunks)))
         shape = (len(parameters), settings["size"], settings["size"], 3)
         pictures = [file.create_dataset(name, shape, "u1") for name in ("images", "recorded")]
         truths, at = np.empty((len(parameters), len(TRUTHS)), np.float32), 0
@@ -105,7 +103,9 @@ def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: st
                 dataset[here] = images
             truths[here] = truth
             at += len(truth)
-        file["identity"] = np.repeat(np.arange(settings["identities"]), settings["images"])
+        several = np.repeat(np.arange(settings["identities"]), settings["images"])
+        file["identity"] = np.concatenate([settings["identities"] + np.arange(settings["singles"]), several])
+        file.attrs["singles"] = settings["singles"]
         file.attrs["held_out"] = settings["held_out"] * settings["images"]
         for name, column in zip(TRUTHS, truths.T, strict=True):
             file[name] = column
@@ -134,7 +134,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 class Renders:
-    """The rendered training set; `held_out` renders at its end belong to identities never trained on.
+    """The rendered training set; its first `singles` renders are the only ones of their identities, `held_out` ones at
+    its end belong to identities never trained on.
 
     Pictures stay in the file, whose pages all trainings on a machine share.
     """
@@ -147,23 +148,20 @@ class Renders:
                 for name in ("images", "recorded")
             )
             self.parameters = torch.from_numpy(file["parameters"][:]).to(device)
-            self.draws = torch.from_numpy(file["draws/parameters"][:]).to(device)
-            described = [torch.from_numpy(file[f"{prefix}description"][:]) for prefix in ("", "draws/")]
-            spread, mean = torch.std_mean(described[1], 0)
-            # Rare extremes, a tongue put out, say, would outweigh the rest.
-            self.description, self.drawn_description = (
-                ((rows - mean) / spread.clamp(min=1e-3)).clamp(-5, 5).to(device) for rows in described
-            )
             self.identity = torch.from_numpy(file["identity"][:]).to(device)
             self.truths = {name: torch.from_numpy(file[name][:]).to(device) for name in TRUTHS}
-            self.held_out = int(file.attrs["held_out"])
-        self.trained = len(self.images) - self.held_out
+            self.singles, self.held_out = int(file.attrs["singles"]), int(file.attrs["held_out"])
+            self.trained = len(self.images) - self.held_out
+            described = torch.from_numpy(file["description"][:])
+            spread, mean = torch.std_mean(described[: self.trained], 0)
+            # Rare extremes, a tongue put out, say, would outweigh the rest.
+            self.description = ((described - mean) / spread.clamp(min=1e-3)).clamp(-5, 5).to(device)
 
-    def batch(self, step: int, size: int) -> Tensor:
-        """Indices of training renders, this process's share of `size`, drawn by the step number so that a resumed run
-        sees the same ones.
+    def batch(self, step: int, size: int, first: int = 0) -> Tensor:
+        """Indices of training renders from `first` on, this process's share of `size`, drawn by the step number so that
+        a resumed run sees the same ones.
         """
-        return share(torch.randint(self.trained, [size], generator=torch.Generator().manual_seed(step)))
+        return share(torch.randint(first, self.trained, [size], generator=torch.Generator().manual_seed(step)))
 
     def held(self, count: int | None = None) -> Tensor:
         """Indices of the first `count` held-out renders, or of all."""
@@ -354,7 +352,8 @@ def train_identity(
     modules = {"net": net, "centres": centres, "regression": regression}
     run = Run(folder, settings, modules, list(modules))
     for step in run:
-        indices = renders.batch(step, settings["batch"])
+        # An identity of a single picture has no other to be alike.
+        indices = renders.batch(step, settings["batch"], renders.singles)
         generator = torch.Generator().manual_seed(step)
         images = recoloured(renders.photograph(indices, generator), generator)
         images = moved(images, torch.zeros(len(indices), dtype=torch.bool), generator)
@@ -481,13 +480,12 @@ def learn_mapping(renders: Renders, settings: dict[str, Any], folder: Path, net:
 
     It costs no pictures, and what is left for them to teach is how to draw what w says.
     """
-    readout = nn.Linear(net.w_dim, renders.drawn_description.shape[1]).to(renders.device)
+    readout = nn.Linear(net.w_dim, renders.description.shape[1]).to(renders.device)
     module = nn.ModuleDict({"mapping": net.mapping, "readout": readout})
     run = Run(folder, settings, {"net": module}, ["net"])
     for step in run:
-        generator = torch.Generator().manual_seed(step)
-        indices = share(torch.randint(len(renders.draws), [settings["batch"]], generator=generator))
-        loss = F.mse_loss(readout(net.mapping(renders.draws[indices])[:, 0]), renders.drawn_description[indices])
+        indices = renders.batch(step, settings["batch"])
+        loss = F.mse_loss(readout(net.mapping(renders.parameters[indices])[:, 0]), renders.description[indices])
         run.descend(loss)
         if step % 100 == 0:
             run.log(step, loss=loss)
@@ -504,16 +502,16 @@ def relearn_mapping(renders: Renders, settings: dict[str, Any], folder: Path, ne
     """
     old, mapping = copy.deepcopy(net.mapping).requires_grad_(False), net.mapping.requires_grad_(True)
     with torch.no_grad():
-        spread, mean = torch.std_mean(old(renders.draws[:10000])[:, 0], 0)
-    readout = nn.Linear(net.w_dim, renders.drawn_description.shape[1]).to(renders.device)
+        spread, mean = torch.std_mean(old(renders.parameters[:10000])[:, 0], 0)
+    readout = nn.Linear(net.w_dim, renders.description.shape[1]).to(renders.device)
     run = Run(folder, settings, {"net": nn.ModuleDict({"latents": mapping, "readout": readout})}, ["net"])
     for step in run:
         generator = torch.Generator().manual_seed(step)
-        z = renders.draws[indices := share(torch.randint(len(renders.draws), [settings["batch"]], generator=generator))]
+        z = renders.parameters[indices := renders.batch(step, settings["batch"])]
         w, before = mapping(z)[:, 0], old(z)[:, 0]
         seen = (w - mean) / spread
         noise = settings["noise"] * torch.randn(seen.shape, generator=generator).to(seen)
-        loss = F.mse_loss(readout(seen + noise), renders.drawn_description[indices])
+        loss = F.mse_loss(readout(seen + noise), renders.description[indices])
         moved = ((w - before) / spread).square().mean()
         run.descend(loss + settings["keep"] * moved)
         if step % 100 == 0:
@@ -629,9 +627,9 @@ def train_encoder(
     with torch.no_grad():
         average = generator.mapping.w_avg.expand(1, generator.num_ws, -1)
         average_image = generator.synthesis(average).clamp(-1, 1)
-        latents = generator.mapping(renders.draws[:10000])[:, 0]
+        latents = generator.mapping(renders.parameters[:10000])[:, 0]
         spread, mean = torch.std_mean(latents, 0)
-        readout = described(latents.sub(mean) / spread, renders.drawn_description[:10000])
+        readout = described(latents.sub(mean) / spread, renders.description[:10000])
 
     def latent_loss(codes: Tensor, wanted: Tensor) -> Tensor:
         off = (codes - wanted) / spread
