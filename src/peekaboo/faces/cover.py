@@ -235,10 +235,9 @@ def spread(part: np.ndarray, open_: np.ndarray, sigma: float) -> np.ndarray:
 
     Nothing of what is not open has a part in it.
     """
-    near = _smoothed(np.concatenate([open_ * part, open_], -1), sigma)
     total = float(open_.sum())
-    mean = (open_ * part).sum((0, 1)) / total if total else np.full(3, GREY)
-    return ((near[..., :3] + FAINT * mean) / (near[..., 3:] + FAINT)).astype(np.float32)
+    mean = (open_ * part).sum((0, 1)) / total if total else np.full(3, GREY, np.float32)
+    return _means(part, open_, sigma, FAINT, mean)
 
 
 def toned(warped: np.ndarray, part: np.ndarray, beside: np.ndarray, sigma: float) -> np.ndarray:
@@ -250,8 +249,17 @@ def toned(warped: np.ndarray, part: np.ndarray, beside: np.ndarray, sigma: float
     generator's clothes and skin are never quite those of the frame, and their rim would show. Nothing of what is wholly
     covered has a part in it.
     """
-    near = _smoothed(np.concatenate([beside * (part.astype(np.float32) - warped), beside], -1), sigma)
-    return np.clip(warped + near[..., :3] / (near[..., 3:] + FADE), 0, 255)
+    return np.clip(warped + _means(part.astype(np.float32) - warped, beside, sigma, FADE, 0), 0, 255)
+
+
+def _means(
+    values: np.ndarray, weight: np.ndarray, sigma: float, faint: float, otherwise: np.ndarray | float
+) -> np.ndarray:
+    """Gaussian means of [h, w, 3] by their `weight` [h, w, 1]; half of `otherwise` where the weight around is `faint`,
+    and all of it where there is none.
+    """
+    near = _smoothed(np.concatenate([weight * values, weight], -1), sigma)
+    return (near[..., :3] + faint * otherwise) / (near[..., 3:] + faint)
 
 
 def _smoothed(part: np.ndarray, sigma: float) -> np.ndarray:

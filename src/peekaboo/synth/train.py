@@ -103,8 +103,8 @@ def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: st
                 dataset[here] = images
             truths[here] = truth
             at += len(truth)
-        several = np.repeat(np.arange(settings["identities"]), settings["images"])
-        file["identity"] = np.concatenate([settings["identities"] + np.arange(settings["singles"]), several])
+        shared = np.repeat(np.arange(settings["identities"]), settings["images"])
+        file["identity"] = np.concatenate([settings["identities"] + np.arange(settings["singles"]), shared])
         file.attrs["singles"] = settings["singles"]
         file.attrs["held_out"] = settings["held_out"] * settings["images"]
         for name, column in zip(TRUTHS, truths.T, strict=True):
