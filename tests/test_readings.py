@@ -255,7 +255,8 @@ def test_what_a_walk_changes_is_taken_back_and_the_identity_is_not(monkeypatch):
     alone, (_, (astray, away)) = walked(world, judges)
     assert len(places) == len(alone) == 4
     before, after = off(wanted, astray), off(wanted, found)
-    assert (after < before).all() and after.sum() < 0.4 * before.sum()
+    # What hardly changed may change a little more.
+    assert (after < np.maximum(before, 0.15)).all() and after.sum() < 0.4 * before.sum()
     # Hardly any of the way is gone back; the cosine to the infant is what the walk tells.
     mean = own.mean(0) / np.linalg.norm(own.mean(0))
     start, straight_on, end = ((each @ mean).mean() for each in (own, away, held))
@@ -288,34 +289,22 @@ def test_a_walk_leads_to_another_face_and_keeps_its_frames_expressions(monkeypat
     world = World(bend=0.0)
     judges = Told(world, world, None)
     random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
-    further = random.mean(0) + (random - random.mean(0)) * np.float32(traverse.FURTHER / TRUNCATION)
-    found, embeddings = seen(drawn(further, None, world, 16), judges)
+    faces = random.mean(0) + (random - random.mean(0)) / np.float32(TRUNCATION)
+    found, embeddings = seen(drawn(faces, None, world, 16), judges)
     monkeypatch.setattr(traverse, "LIMITS", dict.fromkeys(HELD, np.inf))
-    (first, *_, place), ((wanted, own), (shown, held)) = walked(world, judges, 1 + traverse.ACROSS)
-    told = others(found, embeddings @ (own.mean(0) / np.linalg.norm(own.mean(0))), wanted)
-    # All have come to one of them, as far as that is clear of what is held.
-    way, ways = place.latents.mean(0) - first.latents.mean(0), further[told] - first.latents.mean(0)
-    alike = ways @ way / np.linalg.norm(ways, axis=1) / np.linalg.norm(way)
-    *_, second, nearest = np.sort(alike)
-    assert nearest > 0.8 > second
-    likeness = embeddings @ held.mean(0) / np.linalg.norm(held.mean(0))
-    assert likeness[told[alike.argmax()]] > np.quantile(likeness, 0.95)
-    assert place.cosine < first.cosine - 0.5
+    rows = []
+    monkeypatch.setattr(traverse, "others", lambda *given: rows.append(given[3]) or others(*given))
+    (first, *_, place), ((wanted, own), (shown, _)) = walked(world, judges, 1 + traverse.ACROSS)
+    mean = own.mean(0) / np.linalg.norm(own.mean(0))
+    told, away = others(faces, found, embeddings @ mean, rows[0], wanted, HELD)
+    told += np.float32(traverse.FADED) * away
+    # All have come to one of them.
+    *_, second, nearest = np.sort(-np.linalg.norm(told - place.latents.mean(0), axis=1))
+    assert nearest > 0.2 * second
+    assert place.cosine < np.quantile(embeddings @ mean, 0.05) and place.cosine < first.cosine - 0.5
     # Which other faces show something else of.
     apart = off({name: np.mean(wanted[name]) for name in HELD}, found)
     assert off(wanted, shown).sum() < 0.5 * apart.sum()
-
-
-def test_another_face_is_as_old_of_the_same_sex_and_the_least_alike():
-    rng = np.random.default_rng(11)
-    found = {"age": rng.uniform(size=400), "sex": rng.choice([-4.0, 4.0], 400) + rng.normal(size=400)}
-    cosines, own = rng.uniform(-1, 1, 400), {"age": np.full(5, 0.2), "sex": np.full(5, 4.0)}
-    told = others(found, cosines, own)
-    assert (np.abs(found["age"][told] - 0.2) < 0.3).all() and (found["sex"][told] > 0).all()
-    assert (np.diff(cosines[told]) >= 0).all() and cosines[told[0]] < -0.8
-    # None that is as old, of its sex and less alike was left out.
-    near = (np.abs(found["age"] - 0.2) < 0.1) & (np.abs(found["sex"] - 4) < 0.5)
-    assert set(np.flatnonzero(near & (cosines < cosines[told[-1]]))) <= set(told)
 
 
 def test_a_walk_that_leads_no_further_away_ends(monkeypatch):
@@ -332,7 +321,7 @@ def test_a_walk_ends_where_latents_become_strange(monkeypatch):
     world = World(bend=0.0)
     monkeypatch.setattr(traverse, "LEAST", 0.03)
     monkeypatch.setattr(traverse, "ACROSS", 0)
-    monkeypatch.setattr(traverse, "others", lambda *_: [0])
+    monkeypatch.setattr(traverse, "others", lambda faces, *_: (faces[:1], 0 * faces[0]))
     random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
     middle = random.mean(0)
     out = []
@@ -342,7 +331,7 @@ def test_a_walk_ends_where_latents_become_strange(monkeypatch):
         out.append([strangeness(place.latents - middle, random - middle) for place in places])
     on, ended = out
     # The infant is no stranger than random latents, the other face is. The first place that is too strange is the last.
-    other = strangeness((random[[0]] - middle) * traverse.FURTHER / TRUNCATION, random - middle)
+    other = strangeness((random[[0]] - middle) / TRUNCATION, random - middle)
     assert on[0] < 1 < other and len(ended) >= 3 and ended == on[: len(ended)]
     assert max(ended[:-1]) <= 0.55 * other < ended[-1] < on[-1]
 
@@ -352,7 +341,7 @@ def test_a_part_that_mends_what_the_first_lost_counts(monkeypatch):
     world = World(bend=0.0)
     monkeypatch.setattr(traverse, "STRANGEST", np.inf)
     monkeypatch.setattr(traverse, "ACROSS", 0)
-    monkeypatch.setattr(traverse, "others", lambda *_: [0])
+    monkeypatch.setattr(traverse, "others", lambda faces, *_: (faces[:1], 0 * faces[0]))
     # The first is of the choice of the other face.
     errors = iter([0.0, 4.0, 3.0, 3.5, 2.0, 2.5, 2.5, 2.5])
     monkeypatch.setattr(traverse, "worst", lambda *_: next(errors))
@@ -366,7 +355,7 @@ def test_a_crossing_that_errs_too_much_is_undone_and_the_walk_goes_on(monkeypatc
     """Where not even a quarter of a part to the other's face may be kept, the gradient leads on from before it."""
     world = World(bend=0.0)
     monkeypatch.setattr(traverse, "STRANGEST", np.inf)
-    monkeypatch.setattr(traverse, "others", lambda *_: [0])
+    monkeypatch.setattr(traverse, "others", lambda faces, *_: (faces[:1], 0 * faces[0]))
     errors = iter([0.0, 0.1, 0.2, 1.5, 1.6, 1.7, 0.3])
     monkeypatch.setattr(traverse, "worst", lambda *_: next(errors))
     monkeypatch.setattr(traverse, "ROUNDS", 0)
@@ -375,7 +364,7 @@ def test_a_crossing_that_errs_too_much_is_undone_and_the_walk_goes_on(monkeypatc
     first, halfway, on = (place.latents.mean(0) for place in places)
     # Half of the way, to where the other is; then as long a part of the gradient, whichever way that is.
     random = random_latents(world, traverse.RANDOM, 0).flatten(1).numpy()
-    other = random.mean(0) + (random[0] - random.mean(0)) * traverse.FURTHER / TRUNCATION
+    other = random.mean(0) + (random[0] - random.mean(0)) / TRUNCATION
     assert np.corrcoef(halfway - first, other - first)[0, 1] > 0.9
     stride = traverse.PART / traverse.STRIDES * np.sqrt(np.square(random - random.mean(0)).sum(1).mean())
     assert 0.1 * stride < np.linalg.norm(on - halfway) <= traverse.STRIDES * stride * 1.01

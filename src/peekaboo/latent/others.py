@@ -2,18 +2,36 @@
 
 import numpy as np
 
-ALIKE = ("age", "sex")  # readings in which the other infant is like this one
-NEAREST, FEWEST = 0.25, 12  # share of the faces that counts as like it in these, and how many of them are told
+from peekaboo.latent.descent import downhill
+from peekaboo.latent.readings import fit_readings
+
+ALIKE, NEAREST = ("age", "sex"), 0.25  # readings in which the other infant is like this one, and what share of all are
+AGED = "age"  # left alone besides what is held where faces are led away: else that way would lead to the old first
 
 
-def others(found: dict[str, np.ndarray], cosines: np.ndarray, own: dict[str, np.ndarray]) -> np.ndarray:
-    """Numbers `[FEWEST]`, the least alike first, of faces whose readings `[M]` are `found`, by name, and whose
-    identities have these `cosines` `[M]` to the infant's, of which `own` are the readings `[N]`: of the faces that are
-    about as old and of its sex those of the lowest cosines.
+def others(
+    faces: np.ndarray,
+    found: dict[str, np.ndarray],
+    cosines: np.ndarray,
+    rows: np.ndarray,
+    own: dict[str, np.ndarray],
+    held: tuple[str, ...],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents `[m, D]` float32 of faces to which an infant's latents `[N, D]`, of readings `own` `[N]` by name, could
+    be led, and the way `[D]` on which these lose the infant's identity, as long as makes its cosine fall by 1.
+
+    They are those of random ones `[M, D]`, of readings `found` `[M]` by name and identities of these `cosines` `[M]` to
+    the infant's, that are about as old and of its sex; they and the way are clear of what would change the readings
+    that are `held`. The way is told from all random faces together, so it is no answer to peculiarities of a picture.
     """
-    names = [name for name in ALIKE if name in found]
-    off = np.zeros(len(cosines))
-    for name in names:
-        off += np.abs(found[name] - np.mean(own[name])) / np.std(found[name])
-    alike = np.argsort(off, kind="stable")[: max(FEWEST, int(NEAREST * len(off)))]
-    return alike[np.argsort(cosines[alike], kind="stable")][:FEWEST]
+    off = np.zeros(len(faces))
+    for name in ALIKE:
+        if name in found:
+            off += np.abs(found[name] - np.mean(own[name])) / np.std(found[name])
+    alike = np.argsort(off, kind="stable")[: max(1, int(NEAREST * len(off)))]
+    told = fit_readings(faces, found | {"identity": cosines})
+    identity = told.only(("identity",))
+    away = downhill(identity.gradients[0], faces - faces.mean(0), told.only((*held, AGED)))
+    fall = -identity.scales[0] * (identity.gradients[0] @ away)
+    start = rows.mean(0)
+    return start + told.only(held).clear(faces[alike] - start), away / np.float32(fall)

@@ -45,8 +45,9 @@ HELD = (*POSE, *OPENINGS, *FELT, *COMPLEXION)
 PART, STRIDES = 0.5, 4  # how long a further part is, of how far random latents lie around their mean, and its steps
 FEW = 16  # frames whose pictures tell a step's way, the framing, and how another's face would look
 RANDOM = 600  # random latents: faces to lead to, and by which ways are told likely and unlikely
-FURTHER = 1.3  # how far out these faces are, of how far untruncated ones are
 ACROSS = 2  # parts in which a walk leads to another's face
+FADED = 0.7  # by how much the identity cosine is told to fall from these faces on
+FEWEST = 12  # of these faces are looked at in the frames: the least alike
 ERRING = 0.15  # identity cosine that weighs as much in the choice of that face as erring by what may be
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
@@ -195,12 +196,12 @@ def walk(
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
     The first part, `[D]`, is the scorers', the next ACROSS lead to another infant's face as the generator draws it: of
-    random faces, FURTHER out than untruncated ones, about as old and of its sex the one that looks the least like the
-    infant in a few frames, and errs the least there. From there the identity network tells the way by the pictures of a
-    few frames. After each part readings are fitted anew, to random latents around the walked ones and to these, and
-    frames are moved, a few times over while they err, by what they lack of what their own faces show of HELD; of what
-    is felt each knows its own gradient through the generator. All else is to stay as the part left it, and the identity
-    cosine no higher, so that the way back is not taken.
+    random faces, untruncated, about as old and of its sex, led on where such lose the infant's identity, the one that
+    looks the least like the infant in a few frames, and errs the least there. From there the identity network tells the
+    way by the pictures of a few frames. After each part readings are fitted anew, to random latents around the walked
+    ones and to these, and frames are moved, a few times over while they err, by what they lack of what their own faces
+    show of HELD; of what is felt each knows its own gradient through the generator. All else is to stay as the part
+    left it, and the identity cosine no higher, so that the way back is not taken.
     """
     own, embeddings = seen(frames.own(batch, generator.mapping.w_avg.device), judges)
     mean = embeddings.mean(0) / np.linalg.norm(embeddings.mean(0))
@@ -217,15 +218,15 @@ def walk(
     random = random_latents(generator, RANDOM, seed).flatten(1).cpu().numpy()
     middle = random.mean(0)
     spread = random - middle
-    faces = middle + spread * np.float32(FURTHER / TRUNCATION)
+    faces = middle + spread / np.float32(TRUNCATION)
     shown, embeddings = seen(drawn(faces, None, generator, batch), judges)
-    held = fit_readings(faces, shown).only(HELD)
+    alike, away = others(faces, shown, embeddings @ mean, rows, own, HELD)
+    faces = alike + np.float32(FADED) * away
+    _, embeddings = seen(drawn(faces, None, generator, batch), judges)
+    faces = faces[np.argsort(embeddings @ mean, kind="stable")[:FEWEST]]
 
-    def across(other: int) -> np.ndarray:
-        return held.clear(faces[other] - rows.mean(0))
-
-    def likeness(other: int) -> float:
-        shown = look(frames, rows[few] + across(other), few)
+    def likeness(face: np.ndarray) -> float:
+        shown = look(frames, rows[few] + face - rows.mean(0), few)
         return shown["identity"].mean() + ERRING * worst({name: own[name][few] for name in HELD}, shown)
 
     def cosine(images: Tensor) -> list[Tensor]:
@@ -237,8 +238,8 @@ def walk(
 
     outermost = strangeness(rows - middle, spread)
     rows = rows + first
-    other = min(others(shown, embeddings @ mean, own), key=likeness)
-    outermost = STRANGEST * max(1, outermost, strangeness(faces[[other]] - middle, spread))
+    other = min(faces, key=likeness)
+    outermost = STRANGEST * max(1, outermost, strangeness(other[None] - middle, spread))
     stride = np.float32(PART / STRIDES * np.sqrt(np.square(spread).sum(1).mean()))
     around, rng = np.float32(SPREAD) * spread[:NEAR], np.random.default_rng(seed)
     latents, values, before, framing = [], [], None, np.eye(3, dtype=np.float32)
@@ -281,7 +282,7 @@ def walk(
             if strangeness(rows - middle, spread) > outermost:
                 break
         if left:
-            rows = rows + share / left * across(other)
+            rows = rows + share / left * (other - rows.mean(0))
             continue
         for _ in range(STRIDES):
             chosen = rng.choice(sample, len(few), replace=False)
