@@ -24,11 +24,18 @@ def describe(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def precision(device: torch.device) -> torch.dtype:
-    """Type that generator layers train in: bfloat16 on a CPU, twice as fast there (benchmarks/generator.py), else
-    float32.
+def halves(device: torch.device) -> bool:
+    """Whether a device computes products and convolutions in bfloat16 at all fast: a card does, a CPU only where oneDNN
+    has instructions for it. Elsewhere each product is emulated, which takes a hundred times as long as in float32.
     """
-    return torch.bfloat16 if device.type == "cpu" else torch.float32
+    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """Type that generator layers train in: bfloat16 on a CPU that has it, twice as fast there
+    (benchmarks/generator.py), else float32.
+    """
+    return torch.bfloat16 if device.type == "cpu" and halves(device) else torch.float32
 
 
 def to_images(crops: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -186,8 +186,8 @@ def _to_picture(images: np.ndarray) -> Tensor:
 
 
 def halved(device: torch.device) -> torch.autocast:
-    """Compute convolutions and products of the small networks in bfloat16."""
-    return torch.autocast(device.type, torch.bfloat16)
+    """Compute convolutions and products of the small networks in bfloat16 where the device has it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=gpu.halves(device))
 
 
 def degraded(images: Tensor, generator: torch.Generator) -> Tensor:
