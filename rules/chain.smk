@@ -4,6 +4,7 @@ rule benchmark_synthetic:
         *(outcome(clip, ALL_METHODS, checkpoints) for clip in BENCHMARK_IDS),
         faces=expand("results/{clip}/extract.h5", clip=BENCHMARK_IDS),
         truths=expand("synthetic/{clip}.npz", clip=BENCHMARK_IDS),
+        head=config["head"],
         embedded=if_there("benchmark/embedded.json"),
         code=code("peekaboo.synth.chain"),
     output:
@@ -27,7 +28,7 @@ rule benchmark_synthetic:
     shell:
         """
         OMP_NUM_THREADS={threads} python -m peekaboo.synth.chain benchmark \
-            --results results --truths synthetic --clips {params.clips} --methods {params.methods} {params.embedded} \
+            --results results --truths synthetic --head {input.head:q} --clips {params.clips} --methods {params.methods} {params.embedded} \
             --table {output.table} --summary {output.summary} --page {output.page} >{log} 2>&1
         """
 

@@ -16,7 +16,7 @@ from peekaboo.latent.readings import COMPLEXION, Judges
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.stages import score, traverse
-from peekaboo.synth import chain
+from peekaboo.synth import chain, peers
 
 
 def test_spread_is_mean_and_standard_error_of_what_is_known():
@@ -130,7 +130,8 @@ def test_page_shows_every_measure_and_what_is_missing():
     table["different_rendered"] = math.nan
     results = chain.summarize(table) | {
         "machine": {"processor": "Abacus", "cores": 2, "card": "none"},
-        "thresholds": {"published": 0.6, "rendered": None},
+        "thresholds": {"published": 0.6, "rendered": None, "filmed": 0.41},
+        "mistaken": 0.13,
         "clips": ["c0"],
         "withheld": {"c9": "no face found"},
         "frames": 10,
@@ -141,6 +142,17 @@ def test_page_shows_every_measure_and_what_is_missing():
     assert rows[chain.MEASURES["coverage"].title][1:5] == ["≥ 1", "met", "–", "1.00 ± 0.06"]
     assert rows[chain.MEASURES["different_rendered"].title][2:] == ["n/a"] * 5
     assert "Abacus, cores: 2, card: none" in text and "c9 (no face found)" in text and "not calibrated" in text
+    assert "0.410 (equal error rate, 13 %" in text
+
+
+def test_other_infants_have_a_row_for_each_clip():
+    apart = peers.Distances(np.array([0.1]), np.array([0.3, 0.5, 0.7, math.nan]), np.array([0.9, 0.7, 0.8, math.nan]))
+    found = chain.peer_rows({"c0": apart, "c1": apart}, {"published": 0.6, "rendered": None, "filmed": 0.4})
+    assert found["clip"].tolist() == ["c0", "c1"] and set(found["method"]) == {chain.PEER}
+    row = found.iloc[0]
+    assert row["different_published"] == pytest.approx(1 / 3) and row["different_filmed"] == pytest.approx(2 / 3)
+    assert math.isnan(row["different_rendered"])
+    assert row["identity_distance"] == pytest.approx(0.5) and row["identity_cos"] == pytest.approx(0.8)
 
 
 def test_thresholds_come_from_the_judge_and_from_the_benchmark_of_the_networks(tmp_path):

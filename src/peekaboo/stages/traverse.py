@@ -319,7 +319,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--affect", required=True, help="weights of the judge of affect, age and sex")
     parser.add_argument("--alpha", type=float, default=-50.0, help="step size; negative walks away from the identity")
     parser.add_argument("--steps", type=int, default=150, help="along the scorers' way")
-    parser.add_argument("--top-k", type=int, default=0, help="largest components kept of each retained attribute")
+    parser.add_argument("--top-k", type=int, default=100, help="largest components kept of each retained attribute")
     parser.add_argument(
         "--parts", type=int, default=8, help="of the walk at most; it looks after each. 0: the scorers' way alone"
     )

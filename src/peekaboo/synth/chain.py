@@ -28,6 +28,10 @@ from peekaboo.latent.frames import Frames, outlines
 from peekaboo.latent.readings import Judges, Readings, drawn
 from peekaboo.latent.scorers import Scorer
 from peekaboo.stages import compose, report, score, traverse
+from peekaboo.synth import head as heads
+from peekaboo.synth import peers
+from peekaboo.synth.benchmark import Faces
+from peekaboo.synth.clips import CLIPS
 
 # The benchmark
 
@@ -44,6 +48,7 @@ class Measure(NamedTuple):
 MEASURES = {
     "different_published": Measure("frames with a different person, published threshold", True, 0.95),
     "different_rendered": Measure("frames with a different person, threshold of rendered infants", True, 0.95),
+    "different_filmed": Measure("frames with a different person, threshold of infants filmed alike", True, 0.95),
     "identity_distance": Measure("identity distance", True),
     "identity_cos": Measure("identity cosine", False, decimals=3),
     "identity_tc": Measure("identity consistency over 3 s", True, 0.9, 3),
@@ -74,6 +79,8 @@ CLAIMS = (
 NOISE = 2.0
 # What the judges say of the original, against the truth: the part of the error that no method made.
 ORIGINAL = "original"
+# What the identity judge says of truly other infants, who do the same as the clip's.
+PEER = "another infant"
 COMMAND = "snakemake benchmark_synthetic --config head=ict_facekit.npz"
 
 
@@ -186,6 +193,20 @@ def per_clip(
     return table, withheld, reports
 
 
+def peer_rows(found: dict[str, peers.Distances], limits: dict[str, float | None]) -> pd.DataFrame:
+    """A row per clip, as `per_clip`'s, of infants who are others than the clip's and do the same."""
+    return pd.DataFrame(
+        {
+            "clip": clip,
+            "method": PEER,
+            **{f"different_{name}": different(distances.peers, limit) for name, limit in limits.items()},
+            "identity_distance": metrics.mean(distances.peers).value,
+            "identity_cos": metrics.mean(distances.cosines).value,
+        }
+        for clip, distances in found.items()
+    )
+
+
 def summarize(table: pd.DataFrame) -> dict[str, Any]:
     """Turn a row per clip and method into what the page shows.
 
@@ -267,6 +288,7 @@ def page(results: dict[str, Any]) -> str:
         for entry in results["claims"]
     ]
     rendered = "not calibrated" if limits["rendered"] is None else f"{limits['rendered']:.3f}"
+    mistaken = 100 * results["mistaken"]
     withheld = "".join(f" Withheld: {clip} ({reason})." for clip, reason in results["withheld"].items())
     return f"""# The chain on rendered infants
 
@@ -278,10 +300,12 @@ Means over clips ± their standard error. The targets, met or not, are those of 
 {markdown(["measure", "target", "", *methods], rows)}
 
 Identity is judged by dlib, which took no part in the edit. Two faces are two persons from a distance of
-{limits["published"]:g} (published, for adults) or {rendered} (equal error rate on rendered infants). Of the distances
-to the original in the same frame and to its mean over the clip the lower one counts. Errors without "truth"
-compare the judge's reading of the anonymised face with that of the original; the column `{ORIGINAL}` is what the
-judges miss on the original itself.
+{limits["published"]:g} (published, for adults), {rendered} (equal error rate on renders of all ages, at random), or
+{limits["filmed"]:.3f} (equal error rate, {mistaken:.0f} %, on the clips' infants and others that are as old, of their
+sex and complexion, and do the same in the same light). The column `{PEER}` is what dlib says of those others in
+the same frames, who are other persons in all of them. Of the distances to the original in the same frame and to its
+mean over the clip the lower one counts. Errors without "truth" compare the judge's reading of the anonymised face with
+that of the original; the column `{ORIGINAL}` is what the judges miss on the original itself.
 
 ## `{OURS}` and `{RIVAL}`
 
@@ -310,12 +334,20 @@ def thresholds(embedded: str | None) -> dict[str, float | None]:
 
 def benchmark(args: argparse.Namespace) -> None:
     """Write the table, the JSON and the page from the results of all clips and methods."""
-    limits = thresholds(args.embedded)
+    head, faces = heads.load(args.head), Faces(None)
+    found = {
+        clip: peers.compare(head, CLIPS[clip], lambda pictures: faces.distant(pictures, faces.landmarks(pictures)))
+        for clip in tqdm(args.clips, "other infants", unit="clip", disable=None)
+    }
+    filmed, mistaken = peers.threshold(found.values())
+    limits = thresholds(args.embedded) | {"filmed": filmed}
     table, withheld, reports = per_clip(args.results, args.truths, args.clips, args.methods, limits)
+    table = pd.concat([peer_rows(found, limits), table], ignore_index=True)
     results = summarize(table) | {
         "command": COMMAND,
         "machine": machine([report["device"] for report in reports]),
         "thresholds": limits,
+        "mistaken": mistaken,
         "models": {name: value for report in reports for name, value in report.get("models", {}).items()},
         "clips": sorted(set(args.clips) - set(withheld)),
         "withheld": withheld,
@@ -619,6 +651,7 @@ def main(argv: list[str] | None = None) -> None:
         part.add_argument("--table", required=True, help="TSV to write")
     part = parts[benchmark]
     part.add_argument("--truths", type=Path, required=True, help="the folder with the clips' ground truth, ID.npz")
+    part.add_argument("--head", type=Path, required=True, help="the face model's arrays, ict_facekit.npz")
     part.add_argument("--methods", nargs="+", required=True)
     part.add_argument("--summary", required=True, help="JSON to write")
     part.add_argument("--page", required=True, help="Markdown to write")
