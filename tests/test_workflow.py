@@ -192,12 +192,15 @@ def write_rendered(folder):
     [
         ("results/sweep-1/pti/decode.h5", {"source": 1, "extract": 1, "invert": 1, "tune": 1, "decode": 1}),
         ("sweep", {"source": 3, "extract": 3, "invert": 3, "tune": 3, "sweep": 1}),
-        ("benchmark_synthetic", {"source": 20, "extract": 20, "benchmark_synthetic": 1}),
+        # The benchmark renders other infants, from the head model that the clips are made of as well.
+        ("benchmark_synthetic", {"synth_clip": 20, "source": 20, "extract": 20, "benchmark_synthetic": 1}),
     ],
 )
 def test_rendered_clips_are_known_to_the_workflow(folder, target, counts):
     write_rendered(folder)
-    code, output = snakemake(folder, "-n", target, clips="clips")
+    if "synth_clip" in counts:
+        (folder / "head.npz").write_text("made up")
+    code, output = snakemake(folder, "-n", target, clips="clips", head="head.npz")
     assert code == 0, output
     found = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
     assert {name: found[name] for name in counts} == counts and found["total"] == sum(counts.values())
