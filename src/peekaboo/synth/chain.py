@@ -31,7 +31,7 @@ from peekaboo.stages import compose, report, score, traverse
 from peekaboo.synth import head as heads
 from peekaboo.synth import peers
 from peekaboo.synth.benchmark import Faces
-from peekaboo.synth.clips import CLIPS
+from peekaboo.synth.clips import BENCHMARK
 
 # The benchmark
 
@@ -301,8 +301,8 @@ Means over clips ± their standard error. The targets, met or not, are those of 
 
 Identity is judged by dlib, which took no part in the edit. Two faces are two persons from a distance of
 {limits["published"]:g} (published, for adults), {rendered} (equal error rate on renders of all ages, at random), or
-{limits["filmed"]:.3f} (equal error rate, {mistaken:.0f} %, on the clips' infants and others that are as old, of their
-sex and complexion, and do the same in the same light). The column `{PEER}` is what dlib says of those others in
+{limits["filmed"]:.3f} (equal error rate, {mistaken:.0f} %, on all benchmark clips' infants and others that are as old,
+of their sex and complexion, and do the same in the same light). The column `{PEER}` is what dlib says of those others in
 the same frames, who are other persons in all of them. Of the distances to the original in the same frame and to its
 mean over the clip the lower one counts. Errors without "truth" compare the judge's reading of the anonymised face with
 that of the original; the column `{ORIGINAL}` is what the judges miss on the original itself.
@@ -336,13 +336,14 @@ def benchmark(args: argparse.Namespace) -> None:
     """Write the table, the JSON and the page from the results of all clips and methods."""
     head, faces = heads.load(args.head), Faces(None)
     found = {
-        clip: peers.compare(head, CLIPS[clip], lambda pictures: faces.distant(pictures, faces.landmarks(pictures)))
-        for clip in tqdm(args.clips, "other infants", unit="clip", disable=None)
+        clip.id: peers.compare(head, clip, lambda pictures: faces.distant(pictures, faces.landmarks(pictures)))
+        for clip in tqdm(BENCHMARK, "other infants", unit="clip", disable=None)
     }
     filmed, mistaken = peers.threshold(found.values())
     limits = thresholds(args.embedded) | {"filmed": filmed}
     table, withheld, reports = per_clip(args.results, args.truths, args.clips, args.methods, limits)
-    table = pd.concat([peer_rows(found, limits), table], ignore_index=True)
+    measured = {clip: found[clip] for clip in table["clip"].unique()}
+    table = pd.concat([peer_rows(measured, limits), table], ignore_index=True)
     results = summarize(table) | {
         "command": COMMAND,
         "machine": machine([report["device"] for report in reports]),
