@@ -302,8 +302,8 @@ Means over clips ± their standard error. The targets, met or not, are those of 
 Identity is judged by dlib, which took no part in the edit. Two faces are two persons from a distance of
 {limits["published"]:g} (published, for adults), {rendered} (equal error rate on renders of all ages, at random), or
 {limits["filmed"]:.3f} (equal error rate, {mistaken:.0f} %, on all benchmark clips' infants and others that are as old,
-of their sex and complexion, and do the same in the same light). The column `{PEER}` is what dlib says of those others in
-the same frames, who are other persons in all of them. Of the distances to the original in the same frame and to its
+of their sex and complexion, and do the same in the same light). The column `{PEER}` is what dlib says of those others
+in the same frames, who are other persons in all of them. Of the distances to the original in the same frame and to its
 mean over the clip the lower one counts. Errors without "truth" compare the judge's reading of the anonymised face with
 that of the original; the column `{ORIGINAL}` is what the judges miss on the original itself.
 
