@@ -28,7 +28,9 @@ def halves(device: torch.device) -> bool:
     """Whether a device computes products and convolutions in bfloat16 at all fast: a card does, a CPU only where oneDNN
     has instructions for it. Elsewhere each product is emulated, which takes a hundred times as long as in float32.
     """
-    return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def precision(device: torch.device) -> torch.dtype:
