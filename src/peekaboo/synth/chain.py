@@ -474,8 +474,7 @@ def measured(
     for judge, before, after in zip(judges, originals, anonymized, strict=True):
         columns |= judge.compare(before, after)
         if isinstance(judge, Dlib):
-            template = metrics.distance(after["embedding"], before["embedding"].mean(0))
-    nearest = np.fmin(columns["identity_distance"], template)
+            nearest = peers.nearest(after["embedding"], before["embedding"], before["embedding"].mean(0))
     changes = {
         f"{name}_rmse": metrics.rmse(columns[f"{name}_original"], columns[f"{name}_anonymized"]).value
         for name in ("valence", "arousal", "age")
