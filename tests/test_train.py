@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from peekaboo import stagefile
-from peekaboo.nets.residual import FaceAttributes
+from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.synth import train
 from peekaboo.synth.head import IDENTITY, N_PARAMETERS
@@ -187,6 +187,37 @@ def test_verification_auc_is_the_rank_statistic():
     cosines, same = (embeddings @ embeddings.T).numpy()[pairs], (identity[:, None] == identity)[pairs]
     expected = mannwhitneyu(cosines[same], cosines[~same]).statistic / (same.sum() * (~same).sum())
     assert train.verification_auc(embeddings, torch.from_numpy(identity)) == pytest.approx(expected)
+
+
+def test_what_varies_within_an_identity_counts_alike_in_the_end():
+    rng = np.random.default_rng(0)
+    identity = np.repeat(np.arange(500), 4)
+    mixed = rng.standard_normal((6, 6))
+    outputs = 3 * rng.standard_normal((500, 6))[identity] + rng.standard_normal((2000, 6)) @ mixed + 5
+    mean, transform = train.within_class(torch.from_numpy(outputs), torch.from_numpy(identity), 0.0)
+    turned = (outputs - mean.numpy()) @ transform.numpy()
+    off = (turned.reshape(500, 4, 6) - turned.reshape(500, 4, 6).mean(1, keepdims=True)).reshape(-1, 6)
+    np.testing.assert_allclose(off.T @ off / 1500, np.eye(6), atol=1e-9)
+    # A large ridge leaves all directions as they are.
+    _, kept = train.within_class(torch.from_numpy(outputs), torch.from_numpy(identity), 1e9)
+    np.testing.assert_allclose(kept / kept[0, 0], np.eye(6), atol=1e-6)
+
+
+def test_a_map_of_the_embedding_becomes_part_of_the_network():
+    torch.manual_seed(0)
+    net = FaceEmbedder([4, 4], dimensions=5, size=32, inner=20)
+    images = torch.randn(8, 3, 32, 32)
+    for _ in range(5):
+        net(images + torch.randn_like(images))
+    nn.init.normal_(net.norm.weight)
+    nn.init.normal_(net.norm.bias)
+    net.eval()
+    mean, transform = torch.randn(5).double(), torch.randn(5, 5).double()
+    with torch.no_grad():
+        outputs = net.norm(net.head(net.features(images))).double()
+        train.fold(net, mean, transform)
+        found = net(images)
+    torch.testing.assert_close(found, F.normalize((outputs - mean) @ transform).float(), atol=1e-5, rtol=1e-4)
 
 
 def test_arcface_widens_the_angle_to_the_true_class():

@@ -29,6 +29,8 @@ SAMPLES, TRUNCATION = 500, 0.7
 INVERTED, PASSES = 200, 3
 WALK = 64  # frames
 EDITED, STEPS = 40, (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+ALIKE = ("age", "sex", "skin")  # parameters that infants share who differ in nothing but the features of the face
+INFANTS = 200  # such infants that are compared
 BATCH = 16
 MEASURED = re.compile(r"(<!-- measured -->\n).*?(<!-- /measured -->)", re.DOTALL)
 
@@ -266,7 +268,7 @@ class HeldOut:
     """Rendered pictures of identities that no network was trained on, as they are and as a camera sees them."""
 
     def __init__(self, model: head.HeadModel, rng: np.random.Generator, size: int) -> None:
-        self.model, self.parameters = model, train.sample_renders(rng, IDENTITIES, STATES)
+        self.model, self.size, self.parameters = model, size, train.sample_renders(rng, IDENTITIES, STATES)
         self.identity = np.repeat(np.arange(IDENTITIES), STATES)
         clean, self.truths = _draw(model, self.parameters, size)
         captured = [capture.captured(p, t.landmarks, rng) for p, t in zip(clean, self.truths, strict=True)]
@@ -386,6 +388,27 @@ def measure_tuning(extract: str, decode: str, faces: Faces) -> list[dict[str, An
     ]
 
 
+def agreement_alike(network: nn.Module, held: HeldOut, faces: Faces, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Whether the network and independent judges see the same infants as far apart, where nothing but the features of
+    the face tells them apart: what a walk that keeps all else goes by.
+    """
+    parameters = np.zeros((INFANTS, head.N_PARAMETERS), np.float32)
+    features = np.setdiff1d(head.IDENTITY, np.concatenate([np.r_[head.PARAMETERS[name]] for name in ALIKE]))
+    parameters[:, features] = head.sample(rng, INFANTS)[:, features]
+    pictures, _ = _draw(held.model, parameters, held.size)
+    landmarks = faces.landmarks(pictures)
+    known = np.isfinite(landmarks).all((1, 2))
+    pictures, landmarks, one = pictures[known], landmarks[known], np.arange(known.sum())
+    cosines, _, _ = pairs(judged(network, pictures), one)
+    _, distances, _ = pairs(faces.distant(pictures, landmarks), one)
+    name = f"Spearman correlation over pairs of {INFANTS} infants alike with "
+    rows = [row("identity", name + "dlib's distance", spearmanr(-cosines, distances).statistic)]
+    if faces.mobilefacenet is not None:
+        others, _, _ = pairs(faces.mobile(pictures, landmarks), one)
+        rows.append(row("identity", name + "MobileFaceNet's cosine", spearmanr(cosines, others).statistic))
+    return rows
+
+
 def measure_identity(
     network: nn.Module, generator: nn.Module, held: HeldOut, faces: Faces, rng: np.random.Generator
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -426,6 +449,11 @@ def measure_identity(
     if faces.mobilefacenet is not None:
         agreement = spearmanr(cosines, metrics.cosine(*edits(faces.mobile)), nan_policy="omit").statistic
         rows.append(row("identity", name + "MobileFaceNet's cosine", agreement, least=0.7))
+    recoloured = held.parameters.copy()
+    recoloured[:, train.COLOURING] = head.sample(rng, len(recoloured))[:, train.COLOURING]
+    cosines, _, same = pairs(judged(network, _draw(held.model, recoloured, held.size)[0]), held.identity)
+    rows.append(row("identity", "verification AUC, clean renders of other colours and marks", auc(cosines, same)))
+    rows += agreement_alike(network, held, faces, rng)
     return rows, points["captured"] | {"clean": points["clean"]}
 
 

@@ -12,11 +12,10 @@ import numpy as np
 from peekaboo import metrics
 from peekaboo.judges.landmarks import REGION
 from peekaboo.synth import clips, render
-from peekaboo.synth.benchmark import equal_error
+from peekaboo.synth.benchmark import ALIKE, equal_error
 from peekaboo.synth.head import IDENTITY, PARAMETERS, HeadModel, sample
 
 PEERS, FRAMES = 8, 8  # other infants a clip, and its frames, evenly spaced, that they are rendered in
-ALIKE = ("age", "sex", "skin")  # parameters that they share with the clip's infant, besides all that is no identity
 SEED = 20260102
 
 

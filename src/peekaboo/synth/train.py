@@ -41,6 +41,8 @@ from peekaboo.synth import capture, head, render
 
 # Learning rate of the mapping and style layers, as a multiple of the others': at 1, regression stalls in blurs.
 STYLING_RATE = 8
+# Of an identity, what recognisers hardly go by: a face is told by its features, whatever its colours and marks.
+COLOURING = np.concatenate([np.r_[head.PARAMETERS[name]] for name in ("skin", "marks", "iris")])
 TRUTHS = ("valence", "arousal", "expression", "age", "sex")
 
 
@@ -82,11 +84,14 @@ def sample_renders(rng: np.random.Generator, identities: int, images: int) -> np
 
 def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: str) -> None:
     """Render the training set to HDF5: images, the same as recorded, parameters, description, one dataset per truth,
-    identity number; identities of a single picture first, held-out ones last.
+    identity number; identities of a single picture first, held-out ones last. Colours and marks of an identity are
+    others in each of its pictures.
     """
     rng = np.random.default_rng(seed)
     several = sample_renders(rng, settings["identities"], settings["images"])
-    parameters = np.concatenate([head.sample(rng, settings["singles"]), several])
+    singles = head.sample(rng, settings["singles"])
+    several[:, COLOURING] = head.sample(rng, len(several))[:, COLOURING]
+    parameters = np.concatenate([singles, several])
     chunks = np.array_split(parameters, max(1, len(parameters) // 200))
     seeds = np.random.SeedSequence(seed).generate_state(len(chunks))
     workers = (os.cpu_count(), _load_head, (head_path, settings["vertices"]))
@@ -170,6 +175,10 @@ class Renders:
     def picture(self, indices: Tensor) -> Tensor:
         """Images `[B, 3, S, S]` in [-1, 1] as drawn."""
         return _to_picture(self.images[indices.numpy()]).to(self.device)
+
+    def record(self, indices: Tensor) -> Tensor:
+        """Images `[B, 3, S, S]` in [-1, 1] as a camera recorded them."""
+        return _to_picture(self.recorded[indices.numpy()]).to(self.device)
 
     def photograph(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Images `[B, 3, S, S]` in [-1, 1], half of them as recorded, all blurred, tinted and noisy to some degree."""
@@ -334,20 +343,55 @@ def verification_auc(embeddings: Tensor, identity: Tensor) -> float:
     return ((ranks[positive].sum() - count * (count + 1) / 2) / (count * (~positive).sum())).item()
 
 
+def within_class(outputs: Tensor, identity: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Mean `[D]` of outputs `[N, D]` and the symmetric map `[D, D]` after which pictures of one identity, of numbers
+    `[N]`, vary alike in all directions, but for a share `ridge` of their mean variance that is added to all.
+
+    Within-class covariance normalisation (Hatch, Kajarekar and Stolcke 2006): what changes while the identity does not
+    counts less.
+    """
+    _, labels, counts = identity.unique(return_inverse=True, return_counts=True)
+    means = outputs.new_zeros(len(counts), outputs.shape[1]).index_add_(0, labels, outputs) / counts[:, None]
+    off = outputs - means[labels]
+    covariance = off.T @ off / (len(outputs) - len(counts))
+    covariance += ridge * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
+    values, vectors = torch.linalg.eigh(covariance)
+    return outputs.mean(0), vectors / values.sqrt() @ vectors.T
+
+
+@torch.no_grad()
+def fold(net: FaceEmbedder, mean: Tensor, transform: Tensor) -> None:
+    """Have a network, in evaluation mode, give `(outputs - mean) @ transform` in place of outputs `[N, D]`, in float64,
+    before it brings them to unit length: its last linear layer does so then, and the batch norm after it nothing.
+    """
+    linear, norm = net.head.linear, net.norm
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    offset = gain * (linear.bias.double() - norm.running_mean.double()) + norm.bias.double() - mean
+    linear.weight.copy_(transform.T @ (gain[:, None] * linear.weight.double()))
+    linear.bias.copy_(transform.T @ offset)
+    norm.reset_running_stats()
+    norm.running_var.sub_(norm.eps)
+    nn.init.ones_(norm.weight)
+    nn.init.zeros_(norm.bias)
+
+
 def train_identity(
     renders: Renders, settings: dict[str, Any], folder: Path, perceptual: PerceptualFeatures
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Tell rendered identities apart by the ArcFace loss, helped by regressing the parameters that make an identity.
 
     It starts from the perceptual features: from random weights, eight thousand classes of five pictures each leave the
-    embedding collapsed. Colours tell identities apart the easiest, and a walk away from one led to yellow and purple
-    faces of its shape, so pictures are shown in colours that are not theirs.
+    embedding collapsed. Colours and marks tell identities apart the easiest, and a walk away from one led to yellow and
+    purple faces of its shape, or to blotches. So an identity's pictures differ in both, are shown in colours that are
+    not theirs, and what is regressed is neither. At the end directions in which these pictures still differ are made to
+    count less.
     """
     constructor = settings["network"]
     net = FaceEmbedder(**constructor).to(renders.device)
     net.trunk.load_state_dict(perceptual.trunk.state_dict())
     centres = nn.Linear(constructor["dimensions"], int(renders.identity[renders.trained]), bias=False)
-    regression = nn.Linear(constructor["dimensions"], len(head.IDENTITY))
+    lasting = np.setdiff1d(head.IDENTITY, COLOURING)
+    regression = nn.Linear(constructor["dimensions"], len(lasting))
     centres, regression = centres.to(renders.device), regression.to(renders.device)
     modules = {"net": net, "centres": centres, "regression": regression}
     run = Run(folder, settings, modules, list(modules))
@@ -362,7 +406,7 @@ def train_identity(
         cosines = embeddings.float() @ F.normalize(centres.weight).T
         # Unit embeddings are brought to the scale of the parameters, about 1 each.
         read = regression(embeddings.float() * settings["scale"])
-        shape = F.mse_loss(read, renders.parameters[indices][:, head.IDENTITY])
+        shape = F.mse_loss(read, renders.parameters[indices][:, lasting])
         # The ArcFace loss and its margin grow over the first fifth, in which the regression leads.
         share = min(1, step / (settings["steps"] / 5))
         loss = arcface(cosines, renders.identity[indices], settings["scale"], settings["margin"] * share)
@@ -370,6 +414,13 @@ def train_identity(
         if step % 100 == 0:
             run.log(step, loss=loss, regression=shape)
     net.eval()
+    indices = torch.arange(renders.singles, renders.trained)[: settings["normalised_by"]]
+    with torch.no_grad():
+        shown = (view(part) for part in indices.split(64) for view in (renders.picture, renders.record))
+        outputs = torch.cat([net.norm(net.head(net.features(images))) for images in shown]).double()
+    # As the pictures were shown: each part as drawn, then as recorded.
+    numbers = torch.cat([renders.identity[part] for part in indices.split(64) for _ in range(2)])
+    fold(net, *within_class(outputs, numbers, settings["ridge"]))
     held = renders.held()
     with torch.no_grad():
         embeddings = net(renders.picture(held))
