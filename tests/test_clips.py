@@ -72,9 +72,7 @@ def test_no_two_clips_have_the_same_infant_and_none_was_trained_on():
     everyone += [clips.bystander(clip)[0] for clip in BENCHMARK if clip.bystander]
     seen = np.array(everyone)[:, heads.IDENTITY]
     settings = yaml.safe_load((HOME / "resources" / "embedded" / "training.yaml").read_text())
-    rng, renders = np.random.default_rng(settings["seed"]), settings["renders"]
-    several = train.sample_renders(rng, renders["identities"], renders["images"])
-    trained = np.concatenate([several, heads.sample(rng, renders["singles"])])[:, heads.IDENTITY]
+    trained = train.training_parameters(settings["renders"], settings["seed"])[:, heads.IDENTITY]
     among = np.corrcoef(seen) - np.eye(len(seen))
     assert among.max() < 0.6
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (seen, trained)]

@@ -14,7 +14,7 @@ from peekaboo import stagefile
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
 from peekaboo.nets.stylegan3 import Generator
 from peekaboo.synth import train
-from peekaboo.synth.head import IDENTITY, N_PARAMETERS
+from peekaboo.synth.head import IDENTITY, N_PARAMETERS, PARAMETERS
 
 
 def write_renders(path, identities=4, images=3, held_out=1, singles=500, size=16):
@@ -40,6 +40,17 @@ def test_states_of_one_identity_share_its_parameters_alone():
     parameters = train.sample_renders(np.random.default_rng(0), 5, 3).reshape(5, 3, N_PARAMETERS)
     same = (parameters == parameters[:, :1]).all((0, 1))
     np.testing.assert_array_equal(np.flatnonzero(same), IDENTITY)
+
+
+def test_an_identity_keeps_its_features_in_training_and_not_its_marks():
+    parameters = train.training_parameters({"singles": 4, "identities": 5, "images": 3}, 0)
+    assert parameters.shape == (19, N_PARAMETERS)
+    assert (np.abs(np.corrcoef(parameters[:4, IDENTITY]) - np.eye(4)) < 0.5).all()
+    pictures = parameters[4:].reshape(5, 3, N_PARAMETERS)
+    same = (pictures == pictures[:, :1]).all((0, 1))
+    changing = [PARAMETERS[name] for name in ("skin", "marks", "iris")]
+    features = set(IDENTITY.tolist()) - {i for part in changing for i in range(part.start, part.stop)}
+    assert set(np.flatnonzero(same).tolist()) == features
 
 
 def test_renders_are_read_from_the_file(tmp_path):

@@ -82,16 +82,22 @@ def sample_renders(rng: np.random.Generator, identities: int, images: int) -> np
     return parameters
 
 
-def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: str) -> None:
-    """Render the training set to HDF5: images, the same as recorded, parameters, description, one dataset per truth,
-    identity number; identities of a single picture first, held-out ones last. Colours and marks of an identity are
-    others in each of its pictures.
+def training_parameters(settings: dict[str, Any], seed: int) -> np.ndarray:
+    """Parameters `[N, P]` of the training set: identities of a single picture first, then the pictures of each other in
+    a row, in every one of which its colours and marks are others.
     """
     rng = np.random.default_rng(seed)
     several = sample_renders(rng, settings["identities"], settings["images"])
     singles = head.sample(rng, settings["singles"])
     several[:, COLOURING] = head.sample(rng, len(several))[:, COLOURING]
-    parameters = np.concatenate([singles, several])
+    return np.concatenate([singles, several])
+
+
+def make_renders(settings: dict[str, Any], seed: int, head_path: str, output: str) -> None:
+    """Render the training set to HDF5: images, the same as recorded, parameters, description, one dataset per truth,
+    identity number; identities of a single picture first, held-out ones last.
+    """
+    parameters = training_parameters(settings, seed)
     chunks = np.array_split(parameters, max(1, len(parameters) // 200))
     seeds = np.random.SeedSequence(seed).generate_state(len(chunks))
     workers = (os.cpu_count(), _load_head, (head_path, settings["vertices"]))
