@@ -393,7 +393,7 @@ def agreement_alike(network: nn.Module, held: HeldOut, faces: Faces, rng: np.ran
     the face tells them apart: what a walk that keeps all else goes by.
     """
     parameters = np.zeros((INFANTS, head.N_PARAMETERS), np.float32)
-    features = np.setdiff1d(head.IDENTITY, np.concatenate([np.r_[head.PARAMETERS[name]] for name in ALIKE]))
+    features = train.features(ALIKE)
     parameters[:, features] = head.sample(rng, INFANTS)[:, features]
     pictures, _ = _draw(held.model, parameters, held.size)
     landmarks = faces.landmarks(pictures)
@@ -450,7 +450,7 @@ def measure_identity(
         agreement = spearmanr(cosines, metrics.cosine(*edits(faces.mobile)), nan_policy="omit").statistic
         rows.append(row("identity", name + "MobileFaceNet's cosine", agreement, least=0.7))
     recoloured = held.parameters.copy()
-    recoloured[:, train.COLOURING] = head.sample(rng, len(recoloured))[:, train.COLOURING]
+    train.recolour(rng, recoloured)
     cosines, _, same = pairs(judged(network, _draw(held.model, recoloured, held.size)[0]), held.identity)
     rows.append(row("identity", "verification AUC, clean renders of other colours and marks", auc(cosines, same)))
     rows += agreement_alike(network, held, faces, rng)

@@ -42,8 +42,20 @@ from peekaboo.synth import capture, head, render
 # Learning rate of the mapping and style layers, as a multiple of the others': at 1, regression stalls in blurs.
 STYLING_RATE = 8
 # Of an identity, what recognisers hardly go by: a face is told by its features, whatever its colours and marks.
-COLOURING = np.concatenate([np.r_[head.PARAMETERS[name]] for name in ("skin", "marks", "iris")])
+COLOURING = ("skin", "marks", "iris")
 TRUTHS = ("valence", "arousal", "expression", "age", "sex")
+
+
+def features(left_out: Iterable[str]) -> np.ndarray:
+    """Indices of the parameters that make an identity, without the groups of head.PARAMETERS that are left out."""
+    return np.setdiff1d(head.IDENTITY, np.concatenate([np.r_[head.PARAMETERS[name]] for name in left_out]))
+
+
+def recolour(rng: np.random.Generator, parameters: np.ndarray) -> None:
+    """Draw the colours and marks of parameters `[N, P]` anew, in place."""
+    drawn = head.sample(rng, len(parameters))
+    for name in COLOURING:
+        parameters[:, head.PARAMETERS[name]] = drawn[:, head.PARAMETERS[name]]
 
 
 _head: head.HeadModel  # one a process, set by `_load_head`, as is the one of fewer vertices
@@ -89,7 +101,7 @@ def training_parameters(settings: dict[str, Any], seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     several = sample_renders(rng, settings["identities"], settings["images"])
     singles = head.sample(rng, settings["singles"])
-    several[:, COLOURING] = head.sample(rng, len(several))[:, COLOURING]
+    recolour(rng, several)
     return np.concatenate([singles, several])
 
 
@@ -396,7 +408,7 @@ def train_identity(
     net = FaceEmbedder(**constructor).to(renders.device)
     net.trunk.load_state_dict(perceptual.trunk.state_dict())
     centres = nn.Linear(constructor["dimensions"], int(renders.identity[renders.trained]), bias=False)
-    lasting = np.setdiff1d(head.IDENTITY, COLOURING)
+    lasting = features(COLOURING)
     regression = nn.Linear(constructor["dimensions"], len(lasting))
     centres, regression = centres.to(renders.device), regression.to(renders.device)
     modules = {"net": net, "centres": centres, "regression": regression}
@@ -422,10 +434,9 @@ def train_identity(
     net.eval()
     indices = torch.arange(renders.singles, renders.trained)[: settings["normalised_by"]]
     with torch.no_grad():
-        shown = (view(part) for part in indices.split(64) for view in (renders.picture, renders.record))
+        shown = (view(part) for view in (renders.picture, renders.record) for part in indices.split(64))
         outputs = torch.cat([net.norm(net.head(net.features(images))) for images in shown]).double()
-    # As the pictures were shown: each part as drawn, then as recorded.
-    numbers = torch.cat([renders.identity[part] for part in indices.split(64) for _ in range(2)])
+    numbers = renders.identity[indices].repeat(2)
     fold(net, *within_class(outputs, numbers, settings["ridge"]))
     held = renders.held()
     with torch.no_grad():
