@@ -182,8 +182,9 @@ def hold(folder=".snakemake"):
             process.kill()
         psutil.wait_procs(left)
         shutil.rmtree(Path(folder, "locks"), ignore_errors=True)
+    # One that begins at the same moment may still look: it is waited for, or the next run would take this one for dead.
     with contextlib.suppress(OSError):
-        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_SH)
     # Jobs inherit both; a worker keeps a card for so many seconds after a job.
     os.environ.update(PEEKABOO_RUN=run, PEEKABOO_KEEP="10")
     return held

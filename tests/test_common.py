@@ -1,12 +1,14 @@
 """The helpers of the rules, loaded as plain Python."""
 
 import copy
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -680,3 +682,23 @@ def test_training_of_a_network_waits_for_those_it_reads(network, read):
     before = {name: f"training/{name}.safetensors" for name in ("perceptual", *read)}
     assert common.trained_before(Wildcards) == before
     assert common.before_options(Wildcards) == " ".join(f"--{name} {path}" for name, path in before.items())
+
+
+def test_runs_that_begin_at_once_both_hold_the_directory(tmp_path, monkeypatch):
+    """While one still looks for what a killed run left, another begins; a third must not take that one for dead."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEEKABOO_RUN", "")
+    monkeypatch.setenv("PEEKABOO_KEEP", "")
+    (tmp_path / ".snakemake").mkdir()
+    with open(tmp_path / ".snakemake" / "held", "a") as first, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = pool.submit(common.hold)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)
+        fcntl.flock(first, fcntl.LOCK_SH)
+        held = second.result(timeout=10)
+    with open(tmp_path / ".snakemake" / "held", "a") as third:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.close()
+        fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
