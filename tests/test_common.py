@@ -77,7 +77,7 @@ def test_every_setting_has_a_default_and_a_description_and_every_section_is_clos
 def test_a_section_given_in_part_keeps_the_other_defaults():
     config = {"traverse": {"steps": 10}}
     common.check_config(config, SCHEMA)
-    assert config["traverse"] == {"steps": 10, "alpha": -50, "top_k": 100, "parts": 8, "cosine": -0.6, "batch": 16}
+    assert config["traverse"] == {"steps": 10, "alpha": -50, "top_k": 100, "parts": 8, "cosine": -0.8, "batch": 16}
 
 
 def test_defaults_of_two_configurations_are_not_shared():

@@ -146,17 +146,13 @@ def test_same_input_same_bytes(project):
     assert first == [(project / name).read_bytes() for name in ("anonymized.mp4", "compose.h5")]
 
 
-def test_what_is_undecoded_is_grey_and_what_is_decoded_shows_the_crop(project, monkeypatch):
+def test_what_is_undecoded_is_grey_and_what_is_decoded_shows_the_crop(project):
     with stagefile.read(project / "decode.h5") as file:
         contents = {name: file[name][:] for name in ("decoded", "crops")}
     contents["crops"][:, 0] = (250, 20, 90)
     with stagefile.write(project / "decode.h5") as file:
         for name, array in contents.items():
             file[name] = array
-    output, _, _ = run(project, GENERATED)
-    # The middle keeps its colour; towards the edge it takes on those around.
-    np.testing.assert_allclose(output[0][within(SUBJECT, 0.3)] - np.array([250.0, 20, 90]), 0, atol=10)
-    monkeypatch.setattr(cover, "toned", lambda warped, *_: warped)
     output, _, _ = run(project, GENERATED)
     assert (output[0][within(SUBJECT)] == (250, 20, 90)).all()
     assert (output[2][within(SUBJECT, 1.25)] == cover.GREY).all()
@@ -248,7 +244,6 @@ def test_around_a_smaller_head_stands_what_is_around_in_the_frame(monkeypatch):
     disc = (np.hypot(*np.mgrid[-32:32, -32:32]) < 6).astype(np.uint8)
     crop = np.dstack([disc * np.uint8(250), 0 * disc, 0 * disc])
     monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, 255 * disc]))
-    monkeypatch.setattr(cover, "toned", lambda warped, *_: warped)
     found = []
     for hidden in (noise(), noise(5)):
         frame = np.where(within(SUBJECT)[..., None], hidden, 255).astype(np.uint8)
@@ -262,24 +257,6 @@ def test_around_a_smaller_head_stands_what_is_around_in_the_frame(monkeypatch):
     np.testing.assert_array_equal(*found)
 
 
-def test_a_crop_takes_on_the_colours_around_it():
-    outline = cover.cover_outline(mesh(SUBJECT), np.float64(SUBJECT), certain=True)
-    where = cover.window(outline, 30, HEIGHT, WIDTH)
-    alpha = cover.alpha_over(outline, where, cover.FEATHER)
-    part, warped = (np.full((*alpha.shape, 3), value, np.uint8) for value in (160, 60))
-    beside = 1 - alpha[..., None]
-    found = cover.toned(warped, part, beside, 12)
-    inside = cv2.distanceTransform((alpha == 1).astype(np.uint8), cv2.DIST_L2, 5)
-    rings = [found[(inside > low) & (inside <= low + 2)].mean() for low in range(0, 30, 6)]
-    assert rings[0] > 110 and (np.diff(rings) < -2).all() and abs(found[inside > 36] - 60.0).max() < 6
-    # What is covered wholly has no part in it, nor has detail of what is not.
-    hidden = part.copy()
-    hidden[alpha == 1] = noise(5)[where][alpha == 1]
-    np.testing.assert_array_equal(cover.toned(warped, hidden, beside, 12), found)
-    rough = np.clip(part + 60.0 * (-1) ** np.add.outer(*map(np.arange, alpha.shape))[..., None], 0, 255)
-    np.testing.assert_allclose(cover.toned(warped, rough.astype(np.uint8), beside, 12), found, atol=3)
-
-
 @pytest.mark.parametrize("treatment", [compose.CROP, compose.BLUR, compose.PIXELATE, compose.MASK])
 @pytest.mark.parametrize("box", [(-40, -50, 30, 40), (150, 100, 240, 190), (-100, -100, 400, 400), (300, 20, 360, 90)])
 def test_faces_across_the_edge_of_the_frame(treatment, box):
@@ -289,7 +266,7 @@ def test_faces_across_the_edge_of_the_frame(treatment, box):
     assert (frame != source).any(axis=-1)[within(box)].all()
 
 
-def test_the_nearer_face_lies_on_top(project, monkeypatch):
+def test_the_nearer_face_lies_on_top(project):
     """Two overlapping faces: where both are, the larger one's crop shows."""
     with stagefile.read(project / "extract.h5") as file:
         contents, attributes = {name: file[name][:] for name in file}, dict(file.attrs)
@@ -308,7 +285,6 @@ def test_the_nearer_face_lies_on_top(project, monkeypatch):
         file["crops"] = np.broadcast_to(
             np.array([(10, 200, 10), (200, 10, 200)], np.uint8)[None, :, None, None], (FRAMES, 2, SIDE, SIDE, 3)
         )
-    monkeypatch.setattr(cover, "toned", lambda warped, *_: warped)
     output, covered, _ = run(project, GENERATED)
     both = within(SUBJECT) & within(near)
     assert both.any() and (output[0][both] == (10, 200, 10)).all()

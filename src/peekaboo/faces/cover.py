@@ -21,9 +21,6 @@ BOX_GROWTH = 1.3
 # more. Without it one in five of rendered heads turned by 30 degrees or more kept a brow or a cheek uncovered.
 TURNED = 0.12
 BLUR_SIGMA = 0.2
-# How far the colours around a face reach into what is put there, in feathers, and the share of open frame around a
-# pixel at which it takes on half of them.
-TONE, FADE = 1.5, 0.1
 FAINT = 1e-4  # share of open frame around a pixel below which the mean of all that is open stands there
 BLOCKS = 8
 # Face-mesh landmarks of the upper half of the face oval, its top and the chin.
@@ -201,7 +198,7 @@ def paste(
     Where the crop shows the room around the person, what is around in the frame is spread instead: a head that is
     smaller than the one it covers would stand in a halo of another room. Where alpha is 1 but the crop has no pixels
     the frame is masked with grey. Around that the crop fades out over `feather` pixels before its own edge, so that no
-    seam shows there; towards the frame it takes on its colours.
+    seam shows there.
     """
     warped, distance = warp_back(matted(crop), transform, where)
     warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255)
@@ -209,10 +206,8 @@ def paste(
     missing = region & (distance < 0)
     used = np.where(region, distance >= 0, alpha * _smooth(distance / feather)).astype(np.float32)
     covered = np.maximum(used, missing)
-    part, open_ = frame[where], 1 - covered[..., None]
-    behind = spread(part, open_, feather)
-    face = toned(warped, part, person * open_, TONE * feather)
-    blend(frame, where, np.rint(behind + person * (face - behind)), used)
+    behind = spread(frame[where], 1 - covered[..., None], feather)
+    blend(frame, where, np.rint(behind + person * (warped - behind)), used)
     blend(frame, where, GREY, missing.astype(np.float32))
     return covered, used * person[..., 0]
 
@@ -237,29 +232,8 @@ def spread(part: np.ndarray, open_: np.ndarray, sigma: float) -> np.ndarray:
     """
     total = float(open_.sum())
     mean = (open_ * part).sum((0, 1)) / total if total else np.full(3, GREY, np.float32)
-    return _means(part, open_, sigma, FAINT, mean)
-
-
-def toned(warped: np.ndarray, part: np.ndarray, beside: np.ndarray, sigma: float) -> np.ndarray:
-    """Shift the colours of what is put over `part`, both uint8 RGB [h, w, 3], to those of the frame around it; float32
-    in 0..255.
-
-    What the two differ by, weighted by `beside` [h, w, 1], which is above 0 where the frame is seen beside the person
-    and smoothed by `sigma` pixels, is added; it fades away from there, so that the face in the middle keeps its own. A
-    generator's clothes and skin are never quite those of the frame, and their rim would show. Nothing of what is wholly
-    covered has a part in it.
-    """
-    return np.clip(warped + _means(part.astype(np.float32) - warped, beside, sigma, FADE, 0), 0, 255)
-
-
-def _means(
-    values: np.ndarray, weight: np.ndarray, sigma: float, faint: float, otherwise: np.ndarray | float
-) -> np.ndarray:
-    """Gaussian means of [h, w, 3] by their `weight` [h, w, 1]; half of `otherwise` where the weight around is `faint`,
-    and all of it where there is none.
-    """
-    near = _smoothed(np.concatenate([weight * values, weight], -1), sigma)
-    return (near[..., :3] + faint * otherwise) / (near[..., 3:] + faint)
+    near = _smoothed(np.concatenate([open_ * part, open_], -1), sigma)
+    return (near[..., :3] + FAINT * mean) / (near[..., 3:] + FAINT)
 
 
 def _smoothed(part: np.ndarray, sigma: float) -> np.ndarray:

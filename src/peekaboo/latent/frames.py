@@ -30,8 +30,7 @@ class Frames(NamedTuple):
     def shown(self, images: Tensor, numbers: np.ndarray) -> Tensor:
         """Images `[n, 3, S, S]` in [-1, 1] as they look in the frames of n `numbers`: composed, and cut out again.
 
-        The gradient is that of the persons in the pictures under their alpha; that colours are toned by them as well is
-        left out.
+        The gradient is that of the persons in the pictures under their alpha.
         """
         outlines = [self.outlines[number] for number in numbers]
         parts, alphas = zip(*map(cover.composed, self.crops(numbers), outlines, gpu.to_crops(images)), strict=True)

@@ -57,7 +57,7 @@ LATELY = 3  # parts of the walk whose latents count in the fit
 LIMITS, LOST = {"yaw": 5.0, "pitch": 5.0, "roll": 5.0, "emotion": 0.15, "arousal": 0.15}, 6.0
 # A part that brings the identity cosine down by less has led nowhere; one after which more errs than may, and more than
 # before it, too far, and a shorter one is tried, down to this share of its length.
-LEAST, SHORTEST = 0.1, 0.25
+LEAST, SHORTEST = 0.04, 0.25
 # How far out a walk may lead, of how far random latents lie, the infant's own or the other's, whichever lie furthest.
 STRANGEST = 1.2
 # Standard deviations of a reading: as far as a linear function may be believed, and where no difference counts more.
@@ -323,7 +323,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--parts", type=int, default=8, help="of the walk at most; it looks after each. 0: the scorers' way alone"
     )
-    parser.add_argument("--cosine", type=float, default=-0.6, help="to the infant's identity, at which the walk ends")
+    parser.add_argument("--cosine", type=float, default=-0.8, help="to the infant's identity, at which the walk ends")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "cpu"))

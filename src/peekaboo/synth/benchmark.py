@@ -297,6 +297,9 @@ def measure_generator(
     colours = [pictures.astype(np.float64).mean((1, 2)) for pictures in (regressed, rendered)]
     found = 100 * np.isfinite(landmarks).all((1, 2)).mean()
     peaks = grid(regressed, rendered, rate)
+    # What an encoder that finds the very latents of a render would err by.
+    seen = faces.landmarks(regressed)
+    turned = metrics.mean(metrics.rotation_angle(pose.rotation(faces.landmarks(rendered)), pose.rotation(seen)))
     rows = [
         row("generator", f"face found in {SAMPLES} samples, truncation {TRUNCATION}", found, "%", least=97),
         row("generator", "PSNR to the render of the same parameters", psnr(regressed, rendered), "dB"),
@@ -304,6 +307,7 @@ def measure_generator(
         row("generator", "sticking of a latent walk over the renderer's", sticking(walk) / sticking(drawn), most=1.5),
         row("generator", "grid peaks of the spectrum over the renderer's", peaks, "dB", most=3),
         row("generator", "mean colour off the render's", np.abs(colours[0] - colours[1]).mean(), "of 255"),
+        row("generator", "rotation off the render of the same parameters", turned.value, "degrees"),
     ]
     name = "identity diversity: mean cosine of samples over that of one identity's frames (MobileFaceNet)"
     if faces.mobilefacenet is None:
@@ -313,7 +317,7 @@ def measure_generator(
     between, _, _ = pairs(faces.mobile(samples[:200], landmarks[:200]), np.arange(200))
     ratio = between.mean() / within[same].mean()
     note = f"{between.mean():.2f} / {within[same].mean():.2f}"
-    cosines, _, same = pairs(faces.mobile(regressed, faces.landmarks(regressed)), held.identity[:INVERTED])
+    cosines, _, same = pairs(faces.mobile(regressed, seen), held.identity[:INVERTED])
     return [
         *rows,
         row("generator", name, ratio, most=0.6, note=note),

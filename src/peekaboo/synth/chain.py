@@ -370,7 +370,7 @@ def write_table(path: str | Path, table: pd.DataFrame) -> None:
 
 WEIGHT_DECAYS = (100.0,)
 TOP_KS = (0, 100)
-COSINES = (0.1, -0.1, -0.3, -0.45, -0.6)
+COSINES = (0.1, -0.2, -0.4, -0.6, -0.8)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
 COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rmse": "age RMSE"} | {
