@@ -54,7 +54,7 @@ SPREAD = 0.25  # how far these lie around, of how far random ones lie around the
 LATELY = 3  # parts of the walk whose latents count in the fit
 # Root mean squares over the frames by which what is HELD may err, in its own units, and how many of them a lost face
 # counts.
-LIMITS, LOST = {"yaw": 5.0, "pitch": 5.0, "roll": 5.0, "emotion": 0.15, "arousal": 0.15}, 6.0
+LIMITS, LOST = dict.fromkeys(POSE, 5.0) | dict.fromkeys(FELT, 0.15), 6.0
 # A part that brings the identity cosine down by less has led nowhere; one after which more errs than may, and more than
 # before it, too far, and a shorter one is tried, down to this share of its length.
 LEAST, SHORTEST = 0.04, 0.25
@@ -257,13 +257,18 @@ def walk(
         # An open mouth moves the square as well: to keep a face in its place would keep the mouth as it is.
         kept = readings.only(tuple(name for name in readings.names if name not in PLACE))
         wanted = found | {name: own[name] for name in HELD}
-        moving = numbers
+        answers, moving, anew = np.empty((len(rows), len(FELT), rows.shape[1]), np.float32), numbers, numbers
         for _ in range(ROUNDS):
-            lack = np.nan_to_num(lacking(wanted, found, kept, NEXT)).astype(np.float32)
-            step = steps(lack[moving], kept, slopes(rows[moving], moving, framed, generator, felt), spread)
+            if len(anew):
+                answers[anew] = slopes(rows[anew], anew, framed, generator, felt)
+            lack, stood = np.nan_to_num(lacking(wanted, found, kept, NEXT)).astype(np.float32), rows
+            step = steps(lack[moving], kept, answers[moving], spread)
             rows, found = taken_back(rows, moving, step, wanted, found, kept, partial(look, framed))
-            # Once all have moved, only frames that still err do again.
-            moving = np.flatnonzero(np.nanmax(erring(own, found), 1) > ENOUGH)
+            # Once all have moved, only frames that still err do again, but for those that found no way, as they would
+            # not now; how they answer is asked anew where it is the felt that errs.
+            off = erring(own, found)
+            moving = np.flatnonzero((np.nanmax(off, 1) > ENOUGH) & (rows != stood).any(1))
+            anew = moving[off[moving, -len(FELT) :].max(1) > ENOUGH]
             if not len(moving):
                 break
         place = Place(rows, framed.placements, float(found["identity"].mean()), worst(own, found))
