@@ -223,20 +223,21 @@ def noise(seed: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def test_the_region_beyond_the_crop_is_masked():
-    """A crop that holds the left half of the face only, and is of the colour that is around it."""
+def test_beyond_the_crop_stands_what_is_around_in_the_frame(monkeypatch):
+    """A crop that holds the left half of the face only, all of it a person, over a face in a room of another colour."""
+    monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, np.full(crop.shape[:2], 255, np.uint8)]))
     source = noise()
     source[~within(SUBJECT)] = 7
     frame = source.copy()
     middle = (SUBJECT[0] + SUBJECT[2]) // 2
     shift = np.array([[1, 0, -(middle - 63)], [0, 1, -20]], np.float32)
-    crop = np.full((64, 64, 3), 7, np.uint8)
+    crop = np.full((64, 64, 3), 90, np.uint8)
     covered = compose.treat(frame, face(SUBJECT, transform=shift, crop=crop), compose.CROP)
     region, x = within(SUBJECT), np.arange(WIDTH)[None].repeat(HEIGHT, 0)
     reach = np.arange(HEIGHT)[:, None].repeat(WIDTH, 1) < 20 + 64
-    assert (frame[region & (x <= middle) & reach] == 7).all()
-    assert (frame[region & ~((x <= middle) & reach)] == cover.GREY).all()
-    assert covered == 1 and (frame != source).any(axis=-1)[region].all()
+    assert (frame[region & (x <= middle) & reach] == 90).all()
+    assert (frame[region & ~((x <= middle) & reach)] == 7).all()
+    assert covered == 1
 
 
 def test_around_a_smaller_head_stands_what_is_around_in_the_frame(monkeypatch):

@@ -89,12 +89,13 @@ def test_surroundings_are_above_and_beside_the_head():
     np.testing.assert_allclose(torch.stack([found[name] for name in ("red", "green", "blue")], 1), colours, atol=1e-6)
 
 
-def test_complexion_is_the_colour_of_the_middle_of_the_face():
+def test_complexion_is_the_colour_of_forehead_face_and_neck():
     images = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    colours = torch.tensor([[-0.5, 0.25, 1.0], [0.0, 0.5, -1.0]])
-    images[:, :, 24:30, 16:32] = colours[..., None, None]
+    colours = torch.linspace(-1, 1, 18).reshape(2, 3, 3)  # of each image's parts
+    for part, rows in enumerate((slice(7, 13), slice(24, 30), slice(40, 45))):
+        images[:, :, rows, 16:32] = colours[:, part, :, None, None]
     found = complexion(images)
-    np.testing.assert_allclose(torch.stack([found[name] for name in COMPLEXION], 1), colours, atol=1e-6)
+    np.testing.assert_allclose(torch.stack([found[name] for name in COMPLEXION], 1), colours.flatten(1), atol=1e-6)
 
 
 def test_how_far_a_mouth_and_eyes_are_open():

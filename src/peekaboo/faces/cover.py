@@ -195,21 +195,16 @@ def paste(
     """Put the person of a crop into `frame` in place under `alpha` [h, w] over a window; return the alpha that was used
     and how much of it shows that person, both float32 [h, w].
 
-    Where the crop shows the room around the person, what is around in the frame is spread instead: a head that is
-    smaller than the one it covers would stand in a halo of another room. Where alpha is 1 but the crop has no pixels
-    the frame is masked with grey. Around that the crop fades out over `feather` pixels before its own edge, so that no
-    seam shows there.
+    Where the crop shows the room around the person, or ends, what is around in the frame is spread instead: a head that
+    is smaller than the one it covers would stand in a halo of another room. Where alpha is below 1 the crop fades out
+    over `feather` pixels before its own edge, so that no seam shows there.
     """
     warped, distance = warp_back(matted(crop), transform, where)
-    warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255)
-    region = alpha >= 1
-    missing = region & (distance < 0)
-    used = np.where(region, distance >= 0, alpha * _smooth(distance / feather)).astype(np.float32)
-    covered = np.maximum(used, missing)
+    warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255) * (distance >= 0)[..., None]
+    covered = np.where(alpha >= 1, np.float32(1), alpha * _smooth(distance / feather))
     behind = spread(frame[where], 1 - covered[..., None], feather)
-    blend(frame, where, np.rint(behind + person * (warped - behind)), used)
-    blend(frame, where, GREY, missing.astype(np.float32))
-    return covered, used * person[..., 0]
+    blend(frame, where, np.rint(behind + person * (warped - behind)), covered)
+    return covered, covered * person[..., 0]
 
 
 def composed(part: np.ndarray, outline: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

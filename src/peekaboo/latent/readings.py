@@ -21,7 +21,8 @@ POSE, PLACE = ("yaw", "pitch", "roll"), ("across", "down", "size")
 # How far mouth and lids are apart: landmarks in the middle of the inner lips and of the lids, as eyes appear from left
 # to right in an upright image.
 OPENINGS = {"mouth_open": (13, 14), "left_eye_open": (159, 145), "right_eye_open": (386, 374)}
-COMPLEXION = ("skin_red", "skin_green", "skin_blue")
+# Colours of the person, where no other's may stand out: a cap that ends at the brows, a collar beneath the chin.
+COMPLEXION = tuple(f"{part}_{colour}" for part in ("forehead", "skin", "neck") for colour in ("red", "green", "blue"))
 
 
 def surroundings(images: Tensor) -> dict[str, Tensor]:
@@ -36,10 +37,13 @@ def surroundings(images: Tensor) -> dict[str, Tensor]:
 
 
 def complexion(images: Tensor) -> dict[str, Tensor]:
-    """Mean colour of nose and cheeks, `[B]` for each of COMPLEXION in [-1, 1], in aligned images `[B, 3, S, S]`."""
+    """Mean colours of forehead, nose and cheeks, and what is beneath the chin, `[B]` for each of COMPLEXION in [-1, 1],
+    in aligned images `[B, 3, S, S]`.
+    """
     size = images.shape[-1]
-    middle = images[..., size // 2 : size * 5 // 8, size // 3 : size * 2 // 3]
-    return dict(zip(COMPLEXION, middle.mean((-2, -1)).unbind(1), strict=True))
+    middle = images[..., size // 3 : size * 2 // 3]
+    parts = (middle[..., top * size // 32 : bottom * size // 32, :] for top, bottom in ((5, 9), (16, 20), (27, 30)))
+    return dict(zip(COMPLEXION, torch.cat([part.mean((-2, -1)) for part in parts], 1).unbind(1), strict=True))
 
 
 def openings(found: np.ndarray) -> dict[str, np.ndarray]:
