@@ -44,7 +44,8 @@ def test_the_slope_is_the_change_of_the_mean_cosine_with_a_common_move(networks,
             return images
 
     numbers = np.array([3, 0, 4, 1, 2])
-    told = slopes(rows[numbers], numbers, Drawn(placed, [], None), generator, lambda images: [embedder(images) @ mean])
+    bare = Drawn(placed, [], np.ones(5, bool), None)
+    told = slopes(rows[numbers], numbers, bare, generator, lambda images: [embedder(images) @ mean])
     found = told.mean(0)[0]
     for _ in range(3):
         move = (rng.normal(size=found.shape) / 300).astype(np.float32)

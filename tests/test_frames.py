@@ -25,7 +25,7 @@ def clip():
 def frames(clip):
     _, transform, crop, box = clip
     shapes = outlines(NOWHERE[None], box[None], np.array([False]), transform[None])
-    return Frames(np.eye(3, dtype=np.float32)[None], shapes, crop[None].__getitem__)
+    return Frames(np.eye(3, dtype=np.float32)[None], shapes, np.array([False]), crop[None].__getitem__)
 
 
 def test_frames_show_what_compose_puts_there(clip):
@@ -56,6 +56,6 @@ def test_gradients_are_those_of_the_drawn_person_under_its_alpha(clip, monkeypat
 
 def test_the_infants_own_faces_come_in_batches():
     crops = np.random.default_rng(2).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
-    own = list(Frames(np.zeros((5, 3, 3)), [], crops.__getitem__).own(2, torch.device("cpu")))
+    own = list(Frames(np.zeros((5, 3, 3)), [], np.ones(5, bool), crops.__getitem__).own(2, torch.device("cpu")))
     assert [len(part) for part in own] == [2, 2, 1]
     np.testing.assert_array_equal(gpu.to_crops(torch.cat(own)), crops)

@@ -6,7 +6,9 @@ from torch.nn import functional as F
 
 from peekaboo.faces import alignment
 from peekaboo.latent import placement
+from peekaboo.latent.frames import Frames
 from peekaboo.nets.stylegan3 import Generator
+from peekaboo.stages import traverse
 
 SIZE = 64
 
@@ -62,6 +64,22 @@ def test_faces_are_brought_to_where_they_are_wanted():
     found[2], wanted[5] = np.nan, [0.9, 0.9, 0.4, 40]
     np.testing.assert_allclose(placement.between(found, wanted), expected, atol=1e-6)
     np.testing.assert_array_equal(placement.between(found[2:3], wanted[2:3]), np.eye(3))
+
+
+def test_doubted_faces_settle_where_faces_usually_are_as_large_and_as_turned():
+    rng = np.random.default_rng(3)
+    usual = np.array([0.5, 0.48, 0.02, 3.0])
+    placed = torch.cat([moved(angle, 0.02, -0.03) for angle in (0, 5, -10, 20)]).numpy()
+    frames = Frames(placed, [], np.array([True, False, False, False]), None)
+    found = np.array([0.5, 0.5, 0, 0]) + rng.uniform(-1, 1, (3, 4)) * [0.1, 0.1, 0.5, 20]
+    found[2] = np.nan
+    after = traverse.settled(frames, np.array([1, 2, 3]), found, usual).placements
+    np.testing.assert_array_equal(after[[0, 3]], placed[[0, 3]])
+    for n, (across, down, size, _) in zip((1, 2), found[:2], strict=True):
+        further = after[n] @ np.linalg.inv(placed[n])
+        # Nothing turns; the middle of the square comes to the usual one, and its side to the usual side.
+        np.testing.assert_allclose(further[:2, :2], np.exp(usual[2] - size) * np.eye(2), atol=1e-6)
+        np.testing.assert_allclose(further @ [across - 0.5, down - 0.5, 1], [*(usual[:2] - 0.5), 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("place", [moved(0, 0.125, -0.0625), moved(25, 0, 0), moved(-15, 0.05, 0.1)])

@@ -234,7 +234,11 @@ def walked(world, judges, parts=4):
     infant = rng.normal(size=ENTRIES).astype(np.float32)
     frames = infant + rng.normal(size=(40, ENTRIES)).astype(np.float32) / 2
     placed = np.tile(np.eye(3, dtype=np.float32), (40, 1, 1))
-    clip = Shown(placed, [], lambda numbers: next(drawn(frames[numbers], placed[numbers], world, len(numbers))))
+
+    def crops(numbers):
+        return next(drawn(frames[numbers], placed[numbers], world, len(numbers)))
+
+    clip = Shown(placed, [], np.ones(40, bool), crops)
     places = list(islice(traverse.walk(frames, -infant / 2, clip, world, judges, 16, 0), parts))
     end = places[-1]
     return places, [seen(drawn(*each, world, 16), judges) for each in ((frames, placed), (end.latents, end.placements))]

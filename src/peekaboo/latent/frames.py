@@ -16,6 +16,7 @@ class Frames(NamedTuple):
 
     placements: np.ndarray  # float32 [N, 3, 3], of the faces in their crops
     outlines: list[np.ndarray]  # [K, 2] each, of what compose covers, in crop pixels
+    certain: np.ndarray  # bool [N], whose landmarks are; see cover.certain
     crops: Callable[[np.ndarray], np.ndarray]  # uint8 RGB [n, S, S, 3] of the frames of n numbers
 
     def framed(self, framing: np.ndarray) -> "Frames":

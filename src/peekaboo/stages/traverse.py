@@ -177,6 +177,19 @@ def squares(values: Values) -> np.ndarray:
     return np.stack([values[name] for name in (*PLACE, "roll")], 1)
 
 
+def settled(frames: Frames, numbers: np.ndarray, found: np.ndarray, usual: np.ndarray) -> Frames:
+    """The frames with those faces of n `numbers` that are drawn as squares `found` `[n, 4]` brought to the place of a
+    `usual` one `[4]`, and to its size.
+
+    The encoder takes a hand before a face for a part of it, and the face for a larger one.
+    """
+    placements = frames.placements.copy()
+    for number, square in zip(numbers, found, strict=True):
+        wanted = np.append(usual[:3], square[3])
+        placements[number] = placement.between(square[None], wanted[None]) @ placements[number]
+    return frames._replace(placements=placements)
+
+
 def walk(
     rows: np.ndarray,
     first: np.ndarray,
@@ -236,6 +249,8 @@ def walk(
         labels = judges.affect.labels(images)
         return [labels[name] for name in FELT]
 
+    places, doubted = squares(own), np.flatnonzero(~frames.certain)
+    usual = np.nanmedian(places[frames.certain] if frames.certain.any() else places, 0)
     outermost = strangeness(rows - middle, spread)
     rows = rows + first
     other = min(faces, key=likeness)
@@ -247,8 +262,10 @@ def walk(
     left, share = ACROSS + 1, np.float32(1)
     while True:
         shown = look(frames.framed(framing), rows[few], few)
-        framing = placement.between(squares(shown), squares(own)[few]) @ framing
+        framing = placement.between(squares(shown), places[few]) @ framing
         framed, beside = frames.framed(framing), rng.choice(sample, NEAR)
+        if len(doubted):
+            framed = settled(framed, doubted, squares(look(framed, rows[doubted], doubted)), usual)
         found, near = look(framed, rows, numbers), rows[beside] + around
         told = look(framed, near, beside)
         latents = [*latents[2 - 2 * LATELY :], near, rows[sample]]
@@ -268,7 +285,7 @@ def walk(
             # not now; how they answer is asked anew where it is the felt that errs.
             off = erring(own, found)
             moving = np.flatnonzero((np.nanmax(off, 1) > ENOUGH) & (rows != stood).any(1))
-            anew = moving[off[moving, -len(FELT) :].max(1) > ENOUGH]
+            anew = moving[off[moving][:, np.isin([*LIMITS], FELT)].max(1) > ENOUGH]
             if not len(moving):
                 break
         place = Place(rows, framed.placements, float(found["identity"].mean()), worst(own, found))
@@ -308,8 +325,9 @@ def frames_of(faces: h5py.File, pairs: np.ndarray, placements: np.ndarray) -> Fr
     landmarks, boxes, transforms = (
         stagefile.gather(faces[name], pairs) for name in ("landmarks", "boxes", "transforms")
     )
-    covered = outlines(landmarks, boxes, cover.certain(faces)[tuple(pairs.T)], transforms)
-    return Frames(placements, covered, lambda numbers: stagefile.gather(faces["crops"], pairs[numbers]))
+    certain = cover.certain(faces)[tuple(pairs.T)]
+    covered = outlines(landmarks, boxes, certain, transforms)
+    return Frames(placements, covered, certain, lambda numbers: stagefile.gather(faces["crops"], pairs[numbers]))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -598,7 +598,7 @@ def sweep(args: argparse.Namespace) -> None:
         originals = judged(clip.frames, clip, judges)
         flat = clip.latents.reshape(len(clip.latents), -1)
         covered = outlines(clip.landmarks, clip.boxes, clip.certain, clip.transforms)
-        frames = Frames(clip.placements, covered, clip.crops.__getitem__)
+        frames = Frames(clip.placements, covered, clip.certain, clip.crops.__getitem__)
 
         # All walks begin where the latents are, whatever the settings.
         stops = [(Setting(math.nan, math.nan, math.nan), 0, flat, clip.placements)]
