@@ -205,7 +205,8 @@ def walk(
 
     It looks at what the frames will show: the face under its cover, amid all that the infant's own frame has around.
     Heads of other infants are of other sizes at other places. So all placements are framed alike after each part: what
-    is drawn fills the face that it is to cover, is as upright, and no judge is led away by a face that shrinks.
+    is drawn fills the face that it is to cover, is as upright, and no judge is led away by a face that shrinks. Faces
+    whose landmarks are not certain are then settled one by one.
 
     Scorers and readings are linear and were fitted around the infant; where the walk leads, pictures answer otherwise.
     The first part, `[D]`, is the scorers', the next ACROSS lead to another infant's face as the generator draws it: of
