@@ -13,10 +13,11 @@ from peekaboo.nets.stylegan3 import Generator
 from peekaboo.stages import decode, invert, score, traverse, tune
 
 FRAMES, SIDE = 12, 16
-GENERATOR = {"z_dim": 8, "w_dim": 8, "img_resolution": SIDE, "channel_base": 128, "channel_max": 16, "num_layers": 4}
+# Latents wide enough that a way is left which changes none of what is read off a face.
+GENERATOR = {"z_dim": 64, "w_dim": 64, "img_resolution": SIDE, "channel_base": 128, "channel_max": 16, "num_layers": 4}
 NETWORKS = {
     "generator": (Generator, GENERATOR),
-    "encoder": (RestyleEncoder, {"num_ws": 6, "w_dim": 8, "widths": [8, 16], "squeezed": 4, "size": SIDE}),
+    "encoder": (RestyleEncoder, {"num_ws": 6, "w_dim": 64, "widths": [8, 16], "squeezed": 4, "size": SIDE}),
     "perceptual": (PerceptualFeatures, {"widths": [8, 16], "outputs": 4, "size": SIDE}),
     "identity": (FaceEmbedder, {"widths": [8, 16], "dimensions": 16, "size": SIDE, "inner": SIDE}),
     "affect": (FaceAttributes, {"widths": [8, 16], "size": SIDE, "inner": SIDE}),

@@ -68,12 +68,13 @@ def test_faces_are_brought_to_where_they_are_wanted():
 
 def test_doubted_faces_settle_where_faces_usually_are_as_large_and_as_turned():
     rng = np.random.default_rng(3)
-    usual = np.array([0.5, 0.48, 0.02, 3.0])
+    sure = np.array([[0.5, 0.48, 0.02, 3.0], [0.4, 0.5, 0.01, 9.0], [0.6, 0.3, 0.3, -3.0]])
+    usual = np.array([0.5, 0.48, 0.02])
     placed = torch.cat([moved(angle, 0.02, -0.03) for angle in (0, 5, -10, 20)]).numpy()
     frames = Frames(placed, [], np.array([True, False, False, False]), None)
     found = np.array([0.5, 0.5, 0, 0]) + rng.uniform(-1, 1, (3, 4)) * [0.1, 0.1, 0.5, 20]
     found[2] = np.nan
-    after = traverse.settled(frames, np.array([1, 2, 3]), found, usual).placements
+    after = traverse.settled(frames, np.array([1, 2, 3]), found, sure).placements
     np.testing.assert_array_equal(after[[0, 3]], placed[[0, 3]])
     for n, (across, down, size, _) in zip((1, 2), found[:2], strict=True):
         further = after[n] @ np.linalg.inv(placed[n])

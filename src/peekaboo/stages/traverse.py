@@ -177,13 +177,13 @@ def squares(values: Values) -> np.ndarray:
     return np.stack([values[name] for name in (*PLACE, "roll")], 1)
 
 
-def settled(frames: Frames, numbers: np.ndarray, found: np.ndarray, usual: np.ndarray) -> Frames:
-    """The frames with those faces of n `numbers` that are drawn as squares `found` `[n, 4]` brought to the place of a
-    `usual` one `[4]`, and to its size.
+def settled(frames: Frames, numbers: np.ndarray, found: np.ndarray, sure: np.ndarray) -> Frames:
+    """The frames with those faces of n `numbers` that are drawn as squares `found` `[n, 4]` brought to where, and as
+    large as, those `[m, 4]` usually are that are sure, as turned as they are.
 
     The encoder takes a hand before a face for a part of it, and the face for a larger one.
     """
-    placements = frames.placements.copy()
+    placements, usual = frames.placements.copy(), np.median(sure, 0)
     for number, square in zip(numbers, found, strict=True):
         wanted = np.append(usual[:3], square[3])
         placements[number] = placement.between(square[None], wanted[None]) @ placements[number]
@@ -250,8 +250,9 @@ def walk(
         labels = judges.affect.labels(images)
         return [labels[name] for name in FELT]
 
-    places, doubted = squares(own), np.flatnonzero(~frames.certain)
-    usual = np.nanmedian(places[frames.certain] if frames.certain.any() else places, 0)
+    places = squares(own)
+    sure = frames.certain & np.isfinite(places).all(1)
+    doubted = np.flatnonzero(~frames.certain & sure.any())
     outermost = strangeness(rows - middle, spread)
     rows = rows + first
     other = min(faces, key=likeness)
@@ -266,7 +267,7 @@ def walk(
         framing = placement.between(squares(shown), places[few]) @ framing
         framed, beside = frames.framed(framing), rng.choice(sample, NEAR)
         if len(doubted):
-            framed = settled(framed, doubted, squares(look(framed, rows[doubted], doubted)), usual)
+            framed = settled(framed, doubted, squares(look(framed, rows[doubted], doubted)), places[sure])
         found, near = look(framed, rows, numbers), rows[beside] + around
         told = look(framed, near, beside)
         latents = [*latents[2 - 2 * LATELY :], near, rows[sample]]
