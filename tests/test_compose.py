@@ -237,7 +237,7 @@ def test_beyond_the_crop_stands_what_is_around_in_the_frame(monkeypatch):
     reach = np.arange(HEIGHT)[:, None].repeat(WIDTH, 1) < 20 + 64
     assert (frame[region & (x <= middle) & reach] == 90).all()
     assert (frame[region & ~((x <= middle) & reach)] == 7).all()
-    assert covered == 1
+    assert covered == 1 and (frame != source).any(axis=-1)[region].all()
 
 
 def test_around_a_smaller_head_stands_what_is_around_in_the_frame(monkeypatch):
