@@ -5,10 +5,9 @@ from golden import Fixture
 from torch.nn import functional as F
 
 from peekaboo.faces import alignment
-from peekaboo.latent import placement
+from peekaboo.latent import placement, walk
 from peekaboo.latent.frames import Frames
 from peekaboo.nets.stylegan3 import Generator
-from peekaboo.stages import traverse
 
 SIZE = 64
 
@@ -74,7 +73,7 @@ def test_doubted_faces_settle_where_faces_usually_are_as_large_and_as_turned():
     frames = Frames(placed, [], np.array([True, False, False, False]), None)
     found = np.array([0.5, 0.5, 0, 0]) + rng.uniform(-1, 1, (3, 4)) * [0.1, 0.1, 0.5, 20]
     found[2] = np.nan
-    after = traverse.settled(frames, np.array([1, 2, 3]), found, sure).placements
+    after = walk.settled(frames, np.array([1, 2, 3]), found, sure).placements
     np.testing.assert_array_equal(after[[0, 3]], placed[[0, 3]])
     for n, (across, down, size, _) in zip((1, 2), found[:2], strict=True):
         further = after[n] @ np.linalg.inv(placed[n])

@@ -6,22 +6,13 @@ import argparse
 
 import h5py
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from peekaboo import gpu, models, stagefile
 from peekaboo.judges.landmarks import Mesh
+from peekaboo.latent.others import random_latents
 from peekaboo.latent.readings import Judges, Readings, drawn, fit_readings, seen
 from peekaboo.latent.scorers import RETAINED, Scorer, explained, fit
-
-TRUNCATION = 0.7  # of the random latents
-
-
-@torch.inference_mode()
-def random_latents(generator: nn.Module, samples: int, seed: int) -> Tensor:
-    """Latents `[samples, num_ws, w_dim]`, drawn on the CPU so that every device sees the same."""
-    z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-    return generator.mapping(z.to(generator.mapping.w_avg.device), truncation_psi=TRUNCATION)
 
 
 def same_identity(cosines: np.ndarray, pivots: int, threshold: float) -> np.ndarray:

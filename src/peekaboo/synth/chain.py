@@ -27,6 +27,7 @@ from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent.frames import Frames, outlines
 from peekaboo.latent.readings import Judges, Readings, drawn
 from peekaboo.latent.scorers import Scorer
+from peekaboo.latent.walk import until, walk
 from peekaboo.stages import compose, report, score, traverse
 from peekaboo.synth import head as heads
 from peekaboo.synth import peers
@@ -605,11 +606,11 @@ def sweep(args: argparse.Namespace) -> None:
         for decay, top_k in tqdm(routes(current), name, unit="walk", disable=None):
             settings = argparse.Namespace(**vars(args) | {"top_k": top_k})
             first = traverse.way(flat, scorers[decay], readings, settings)
-            walk = traverse.walk(flat, first, frames, own, steering, args.batch, args.seed + clip.track)
+            walked = walk(flat, first, frames, own, steering, args.batch, args.seed + clip.track)
             # By the lowest cosine it ends last; the others are on its way.
-            places = list(traverse.until(itertools.islice(walk, args.parts), cosines[-1]))
+            places = list(until(itertools.islice(walked, args.parts), cosines[-1]))
             for cosine in cosines:
-                passed = list(traverse.until(places, cosine))
+                passed = list(until(places, cosine))
                 stops.append((Setting(decay, top_k, cosine), len(passed), passed[-1].latents, passed[-1].placements))
         for setting, parts, *where in stops:
             anonymized = judged(composed(clip, drawn(*where, own, args.batch)), clip, judges)
