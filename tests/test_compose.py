@@ -233,10 +233,14 @@ def test_beyond_the_crop_stands_what_is_around_in_the_frame(monkeypatch):
     shift = np.array([[1, 0, -(middle - 63)], [0, 1, -20]], np.float32)
     crop = np.full((64, 64, 3), 90, np.uint8)
     covered = compose.treat(frame, face(SUBJECT, transform=shift, crop=crop), compose.CROP)
-    region, x = within(SUBJECT), np.arange(WIDTH)[None].repeat(HEIGHT, 0)
-    reach = np.arange(HEIGHT)[:, None].repeat(WIDTH, 1) < 20 + 64
-    assert (frame[region & (x <= middle) & reach] == 90).all()
-    assert (frame[region & ~((x <= middle) & reach)] == 7).all()
+    feather = int(np.ceil(1.3 * cover.FEATHER * 90))
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    region, inner = within(SUBJECT), np.minimum(middle - x, 20 + 63 - y)  # pixels to the crop's edge
+    assert (frame[region & (inner >= feather)] == 90).all()
+    assert (frame[region & (inner < 0)] == 7).all()
+    # It fades out towards its edge.
+    row = frame[20 + 32, middle - feather : middle + 1, 0].astype(int)
+    assert (np.diff(row) <= 0).all() and np.ptp(row) == 90 - 7 and np.diff(row).min() > -25
     assert covered == 1 and (frame != source).any(axis=-1)[region].all()
 
 

@@ -196,12 +196,13 @@ def paste(
     and how much of it shows that person, both float32 [h, w].
 
     Where the crop shows the room around the person, or ends, what is around in the frame is spread instead: a head that
-    is smaller than the one it covers would stand in a halo of another room. Where alpha is below 1 the crop fades out
-    over `feather` pixels before its own edge, so that no seam shows there.
+    is smaller than the one it covers would stand in a halo of another room. Into that the person fades over `feather`
+    pixels before the crop's own edge, and where alpha is below 1 into the frame, so that no seam shows there.
     """
     warped, distance = warp_back(matted(crop), transform, where)
-    warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255) * (distance >= 0)[..., None]
-    covered = np.where(alpha >= 1, np.float32(1), alpha * _smooth(distance / feather))
+    fading = _smooth(distance / feather)
+    warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255) * fading[..., None]
+    covered = np.where(alpha >= 1, np.float32(1), alpha * fading)
     behind = spread(frame[where], 1 - covered[..., None], feather)
     blend(frame, where, np.rint(behind + person * (warped - behind)), covered)
     return covered, covered * person[..., 0]
