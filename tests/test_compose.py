@@ -4,6 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from peekaboo import media, stagefile
 from peekaboo.faces import cover
@@ -260,6 +261,27 @@ def test_around_a_smaller_head_stands_what_is_around_in_the_frame(monkeypatch):
     assert found[0][ring].min() > 240
     # Nothing of the face that is covered has a part in it.
     np.testing.assert_array_equal(*found)
+
+
+@pytest.fixture
+def one_thread():
+    """By one thread OpenCV takes Intel's distances."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    yield
+    cv2.setNumThreads(threads)
+
+
+def test_the_soft_edge_goes_by_exact_distances_to_the_last_bit(one_thread):
+    """Else what a walk sees, and then its way, would depend on where in memory a frame lies."""
+    rng = np.random.default_rng(11)
+    for _ in range(20):
+        outline = cv2.convexHull(rng.uniform(60, 340, (8, 2)).astype(np.float32))[:, 0].astype(np.float64)
+        where = slice(0, 400), slice(0, 400 + int(rng.integers(8)))
+        distance = ndimage.distance_transform_edt(~cover.inside(outline, where)).astype(np.float32)
+        size = float(np.ptp(outline, axis=0).max())
+        x = np.clip(1 - (distance - cover.GROW * size) / (cover.FEATHER * size), 0, 1)
+        np.testing.assert_array_equal(cover.alpha_over(outline, where, cover.FEATHER), x * x * (3 - 2 * x))
 
 
 @pytest.mark.parametrize("treatment", [compose.CROP, compose.BLUR, compose.PIXELATE, compose.MASK])

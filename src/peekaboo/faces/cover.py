@@ -114,8 +114,9 @@ def alpha_over(outline: np.ndarray, where: Window, feather: float) -> np.ndarray
     outside = ~inside(outline, around)
     if not outside.any():
         return np.ones((rows.stop - rows.start, cols.stop - cols.start), np.float32)
-    distance = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    distance = distance[reach:-reach, reach:-reach]
+    found = cv2.distanceTransform(outside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # Squares of distances are whole numbers; the last bit of OpenCV's roots depends on where in memory they lie.
+    distance = np.sqrt(np.rint(np.square(found[reach:-reach, reach:-reach])))
     if outside.all():
         return np.zeros_like(distance)
     return np.where(distance <= grow, np.float32(1), _smooth(1 - (distance - grow) / max(fall, 1e-6)))
