@@ -17,17 +17,16 @@ GREY = 128
 # Shares of the face's size (the longer side of its bounding box), or of its height for the forehead.
 GROW, FEATHER, FOREHEAD = 0.04, 0.08, 0.2
 BOX_GROWTH = 1.3
-# The mesh is too narrow for a head turned to a side; this share of its size is added on both sides at 45 degrees and
-# more. Without it one in five of rendered heads turned by 30 degrees or more kept a brow or a cheek uncovered.
-TURNED = 0.12
+# The mesh ends before the ears, by which people are told apart as well, and is too narrow for a head turned to a side:
+# without this share of its size on both sides one in five of rendered heads turned by 30 degrees or more kept a brow or
+# a cheek uncovered.
+EARS = 0.12
 BLUR_SIGMA = 0.2
 FAINT = 1e-4  # share of open frame around a pixel below which the mean of all that is open stands there
 BLOCKS = 8
 # Face-mesh landmarks of the upper half of the face oval, its top and the chin.
 BROW_TO_BROW = [127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356]
 TOP, CHIN = 10, 152
-# The nose tip and both cheeks' outer edges, left to right in an upright image.
-NOSE, SIDES = 4, [234, 454]
 
 
 def certain(faces: h5py.File) -> np.ndarray:
@@ -45,10 +44,9 @@ def face_outline(landmarks: np.ndarray, box: np.ndarray) -> np.ndarray:
 def cover_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.ndarray:
     """What is to be covered, before `alpha_over` grows it by GROW of the face's size.
 
-    The hull of the landmarks [478, 3] with the forehead raised by FOREHEAD of the face's height, and wider by TURNED
-    where the head is turned to a side. Unless the landmarks are certain, that is measured in this very frame and not
-    doubted by the detectors, also the ellipse in `box` (x0, y0, x1, y1) enlarged by BOX_GROWTH; that alone where they
-    are NaN.
+    The hull of the landmarks [478, 3] with the forehead raised by FOREHEAD of the face's height, and wider by EARS on
+    both sides. Unless the landmarks are certain, that is measured in this very frame and not doubted by the detectors,
+    also the ellipse in `box` (x0, y0, x1, y1) enlarged by BOX_GROWTH; that alone where they are NaN.
     """
     ellipse = _ellipse(box, BOX_GROWTH)
     if not np.isfinite(landmarks).all():
@@ -57,16 +55,8 @@ def cover_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.n
     up = points[TOP] - points[CHIN]
     face = np.concatenate([points, points[BROW_TO_BROW] + FOREHEAD * up])
     across = np.array([-up[1], up[0]]) / max(1e-6, float(np.linalg.norm(up)))
-    aside = TURNED * _turn(points) * size(points) * across
+    aside = EARS * size(points) * across
     return _hull(np.concatenate([face + aside, face - aside, *([] if certain else [ellipse])]))
-
-
-def _turn(points: np.ndarray) -> float:
-    """How unequally the nose tip parts the face [478, 2]: 0 in the middle, 1 on an edge or beyond."""
-    left, right = points[SIDES]
-    across = right - left
-    share = (points[NOSE] - left) @ across / max(1e-6, float(across @ across))
-    return abs(2 * float(np.clip(share, 0, 1)) - 1)
 
 
 def size(outline: np.ndarray) -> float:
