@@ -267,12 +267,34 @@ def test_around_a_smaller_head_stands_what_is_around_in_the_frame(monkeypatch):
 def test_ears_are_covered_beside_the_mesh_however_it_lies(roll):
     turn = np.radians(roll)
     points = mesh(SUBJECT)
+    points[cover.SIDES, 1] = (SUBJECT[1] + SUBJECT[3]) / 2
+    points[cover.SIDES, 0] = np.repeat([SUBJECT[0], SUBJECT[2]], 3)
+    points[cover.NOSE, :2] = points[cover.SIDES, :2].mean(0)
     points[:, :2] = points[:, :2] @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
-    outline = cover.cover_outline(points, np.zeros(4), True)
     across = [np.cos(turn), np.sin(turn)]
-    for side in (-1, 1):
-        beyond = (side * outline @ across).max() - (side * points[:, :2] @ across).max()
-        assert beyond == pytest.approx(0.12 * cover.size(points[:, :2]), rel=0.01)
+    for outline, share in ((cover.cover_outline, 0.12), (cover.head_outline, 0)):
+        for side in (-1, 1):
+            beyond = (side * outline(points, np.zeros(4), True) @ across).max() - (side * points[:, :2] @ across).max()
+            assert beyond == pytest.approx(share * cover.size(points[:, :2]), abs=0.1)
+
+
+def test_in_the_place_of_ears_stands_what_is_around_in_the_frame(monkeypatch):
+    """A crop that a person fills, put over a face in a room of another colour."""
+    monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, np.full(crop.shape[:2], 255, np.uint8)]))
+    points = mesh(SUBJECT)
+    points[cover.SIDES, 1] = (SUBJECT[1] + SUBJECT[3]) / 2
+    points[cover.SIDES, 0] = np.repeat([SUBJECT[0], SUBJECT[2]], 3)
+    points[cover.NOSE, :2] = points[cover.SIDES, :2].mean(0)
+    frame = np.where(within(SUBJECT, 1.6)[..., None], noise(), 7).astype(np.uint8)
+    crop = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    made = compose.Face(np.float32(SUBJECT), points, aligning(SUBJECT, margin=1), True, crop)
+    assert compose.treat(frame, made, compose.CROP) == 1
+    assert (frame[within(SUBJECT)] == 90).all()
+    size, middle = SUBJECT[3] - SUBJECT[1], (SUBJECT[1] + SUBJECT[3]) // 2
+    shown = frame[middle, :, 0].astype(int)
+    # Its edge fades as that of the cover does, which ends an ear further out.
+    ear = round((cover.GROW + cover.FEATHER) * size) + 1
+    assert (shown[SUBJECT[2] + ear : SUBJECT[2] + round(0.16 * size)] < 90).all()
 
 
 @pytest.fixture

@@ -46,10 +46,10 @@ def test_gradients_are_those_of_the_drawn_person_under_its_alpha(clip, monkeypat
     weights = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     (frames(clip).shown(images, np.array([0])) * weights).sum().backward()
     _, _, crop, _ = clip
-    outline = frames(clip).outlines[0]
+    outline, head = frames(clip).outlines[0]
     alpha = cover.alpha_over(outline, (slice(0, SIDE), slice(0, SIDE)), cover.FEATHER)
     monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, np.full_like(person, 255)]))
-    alpha = np.where(alpha < 1, cover.composed(crop, outline, crop)[1], 1) * np.tri(SIDE)
+    alpha = np.where(alpha < 1, cover.composed(crop, outline, head, crop)[1], 1) * np.tri(SIDE)
     np.testing.assert_allclose(images.grad[0], weights[0] * torch.from_numpy(alpha), rtol=1e-5)
     assert (alpha == 1).any() and (alpha == 0).any() and ((alpha > 0) & (alpha < 1)).any()
 

@@ -17,16 +17,19 @@ GREY = 128
 # Shares of the face's size (the longer side of its bounding box), or of its height for the forehead.
 GROW, FEATHER, FOREHEAD = 0.04, 0.08, 0.2
 BOX_GROWTH = 1.3
-# The mesh ends before the ears, by which people are told apart as well, and is too narrow for a head turned to a side:
-# without this share of its size on both sides one in five of rendered heads turned by 30 degrees or more kept a brow or
-# a cheek uncovered.
-EARS = 0.12
+# Shares of the face's size on both sides of the mesh. It ends before the ears, by which people are told apart as well.
+# And for a head turned by 45 degrees and more it is too narrow: without so much one in five of rendered heads turned by
+# 30 or more kept a brow or a cheek uncovered.
+EARS = TURNED = 0.12
 BLUR_SIGMA = 0.2
 FAINT = 1e-4  # share of open frame around a pixel below which the mean of all that is open stands there
 BLOCKS = 8
 # Face-mesh landmarks of the upper half of the face oval, its top and the chin.
 BROW_TO_BROW = [127, 162, 21, 54, 103, 67, 109, 10, 338, 297, 332, 284, 251, 389, 356]
 TOP, CHIN = 10, 152
+# The nose tip; the oval's sides from the temples to the lobes and, of these, the cheeks' outer edges, left to right in
+# an upright image.
+NOSE, SIDES, CHEEKS = 4, [127, 234, 93, 356, 454, 323], [234, 454]
 
 
 def certain(faces: h5py.File) -> np.ndarray:
@@ -41,12 +44,13 @@ def face_outline(landmarks: np.ndarray, box: np.ndarray) -> np.ndarray:
     return _hull(landmarks[:, :2]) if np.isfinite(landmarks).all() else _ellipse(box, 1.0)
 
 
-def cover_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.ndarray:
-    """What is to be covered, before `alpha_over` grows it by GROW of the face's size.
+def head_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.ndarray:
+    """Where a new face may show.
 
-    The hull of the landmarks [478, 3] with the forehead raised by FOREHEAD of the face's height, and wider by EARS on
-    both sides. Unless the landmarks are certain, that is measured in this very frame and not doubted by the detectors,
-    also the ellipse in `box` (x0, y0, x1, y1) enlarged by BOX_GROWTH; that alone where they are NaN.
+    The hull of the landmarks [478, 3] with the forehead raised by FOREHEAD of the face's height, and wider by TURNED
+    where the head is turned to a side. Unless the landmarks are certain, that is measured in this very frame and not
+    doubted by the detectors, also the ellipse in `box` (x0, y0, x1, y1) enlarged by BOX_GROWTH; that alone where they
+    are NaN.
     """
     ellipse = _ellipse(box, BOX_GROWTH)
     if not np.isfinite(landmarks).all():
@@ -54,9 +58,34 @@ def cover_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.n
     points = landmarks[:, :2]
     up = points[TOP] - points[CHIN]
     face = np.concatenate([points, points[BROW_TO_BROW] + FOREHEAD * up])
-    across = np.array([-up[1], up[0]]) / max(1e-6, float(np.linalg.norm(up)))
-    aside = EARS * size(points) * across
+    aside = TURNED * _turn(points) * _across(points)
     return _hull(np.concatenate([face + aside, face - aside, *([] if certain else [ellipse])]))
+
+
+def cover_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.ndarray:
+    """What is to be covered, before `alpha_over` grows it by GROW of the face's size: the head, see `head_outline`, and
+    EARS on both sides of it.
+    """
+    head = head_outline(landmarks, box, certain)
+    if not np.isfinite(landmarks).all():
+        return head
+    points = landmarks[:, :2]
+    aside = EARS * _across(points)
+    return _hull(np.concatenate([head, points[SIDES] + aside, points[SIDES] - aside]))
+
+
+def _across(points: np.ndarray) -> np.ndarray:
+    """To the side of the face [478, 2], as long as the face is large: [2]."""
+    up = points[TOP] - points[CHIN]
+    return size(points) * np.array([-up[1], up[0]]) / max(1e-6, float(np.linalg.norm(up)))
+
+
+def _turn(points: np.ndarray) -> float:
+    """How unequally the nose tip parts the face [478, 2]: 0 in the middle, 1 on an edge or beyond."""
+    left, right = points[CHEEKS]
+    across = right - left
+    share = (points[NOSE] - left) @ across / max(1e-6, float(across @ across))
+    return abs(2 * float(np.clip(share, 0, 1)) - 1)
 
 
 def size(outline: np.ndarray) -> float:
@@ -181,33 +210,42 @@ def square(width: int, height: int) -> int:
 
 
 def paste(
-    frame: np.ndarray, where: Window, crop: np.ndarray, transform: np.ndarray, alpha: np.ndarray, feather: float
+    frame: np.ndarray,
+    where: Window,
+    crop: np.ndarray,
+    transform: np.ndarray,
+    alpha: np.ndarray,
+    head: np.ndarray,
+    feather: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put the person of a crop into `frame` in place under `alpha` [h, w] over a window; return the alpha that was used
-    and how much of it shows that person, both float32 [h, w].
+    """Put the person of a crop into `frame` in place under `alpha` [h, w] over a window, where its `head` [h, w] may
+    show; return the alpha that was used and how much of it shows that person, both float32 [h, w].
 
-    Where the crop shows the room around the person, or ends, what is around in the frame is spread instead: a head that
-    is smaller than the one it covers would stand in a halo of another room. Into that the person fades over `feather`
-    pixels before the crop's own edge, and where alpha is below 1 into the frame, so that no seam shows there.
+    Where the crop shows the room around the person, or ends, and beside the head, what is around in the frame is spread
+    instead: a head that is smaller than the one it covers would stand in a halo of another room, and a larger one fill
+    the cover to its corners. Into that the person fades over `feather` pixels before the crop's own edge, and where
+    alpha is below 1 into the frame, so that no seam shows there.
     """
     warped, distance = warp_back(matted(crop), transform, where)
     fading = _smooth(distance / feather)
-    warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255) * fading[..., None]
+    warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255) * (head * fading)[..., None]
     covered = np.where(alpha >= 1, np.float32(1), alpha * fading)
     behind = spread(frame[where], 1 - covered[..., None], feather)
     blend(frame, where, np.rint(behind + person * (warped - behind)), covered)
     return covered, covered * person[..., 0]
 
 
-def composed(part: np.ndarray, outline: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def composed(
+    part: np.ndarray, outline: np.ndarray, head: np.ndarray, crop: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """What `part`, uint8 RGB [S, S, 3] of a frame, shows once `crop` [S, S, 3] is pasted into it over an outline in its
-    pixels, and how much of that is the crop's person [S, S].
+    pixels and the head's, and how much of that is the crop's person [S, S].
     """
     frame, shown = part.copy(), np.zeros(part.shape[:2], np.float32)
     where = cover_window(outline, FEATHER, *part.shape[:2])
     if shown[where].size:
-        over = alpha_over(outline, where, FEATHER)
-        _, shown[where] = paste(frame, where, crop, np.eye(2, 3), over, FEATHER * size(outline))
+        alphas = [alpha_over(each, where, FEATHER) for each in (outline, head)]
+        _, shown[where] = paste(frame, where, crop, np.eye(2, 3), *alphas, FEATHER * size(outline))
     return frame, shown
 
 

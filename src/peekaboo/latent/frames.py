@@ -15,7 +15,7 @@ class Frames(NamedTuple):
     """The N frames of a track that has latents for them."""
 
     placements: np.ndarray  # float32 [N, 3, 3], of the faces in their crops
-    outlines: list[np.ndarray]  # [K, 2] each, of what compose covers, in crop pixels
+    outlines: list[tuple[np.ndarray, np.ndarray]]  # [K, 2] each, of what compose covers and of the head, in crop pixels
     certain: np.ndarray  # bool [N], whose landmarks are; see cover.certain
     crops: Callable[[np.ndarray], np.ndarray]  # uint8 RGB [n, S, S, 3] of the frames of n numbers
 
@@ -33,17 +33,21 @@ class Frames(NamedTuple):
 
         The gradient is that of the persons in the pictures under their alpha.
         """
-        outlines = [self.outlines[number] for number in numbers]
-        parts, alphas = zip(*map(cover.composed, self.crops(numbers), outlines, gpu.to_crops(images)), strict=True)
+        outlines, heads = zip(*(self.outlines[number] for number in numbers), strict=True)
+        composed = map(cover.composed, self.crops(numbers), outlines, heads, gpu.to_crops(images))
+        parts, alphas = zip(*composed, strict=True)
         alpha = torch.from_numpy(np.stack(alphas)[:, None]).to(images.device)
         return gpu.to_images(np.stack(parts), images.device) + alpha * (images - images.detach())
 
 
-def outlines(landmarks: np.ndarray, boxes: np.ndarray, certain: np.ndarray, transforms: np.ndarray) -> list[np.ndarray]:
-    """What compose covers of N faces, by their landmarks [N, 478, 3] and boxes [N, 4] in frame pixels, in the pixels of
-    the crops that `transforms` [N, 2, 3] cut.
+def outlines(
+    landmarks: np.ndarray, boxes: np.ndarray, certain: np.ndarray, transforms: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What compose covers of N faces, and where heads may show, in the pixels of the crops that `transforms` [N, 2, 3]
+    cut of frames with these landmarks [N, 478, 3] and boxes [N, 4].
     """
-    return [
-        cover.cover_outline(points, box, bool(sure)) @ transform[:, :2].T + transform[:, 2]
-        for points, box, sure, transform in zip(landmarks, boxes, certain, transforms, strict=True)
-    ]
+    found = []
+    for points, box, sure, transform in zip(landmarks, boxes, certain, transforms, strict=True):
+        both = (outline(points, box, bool(sure)) for outline in (cover.cover_outline, cover.head_outline))
+        found.append(tuple(each @ transform[:, :2].T + transform[:, 2] for each in both))
+    return found

@@ -50,7 +50,8 @@ def treat(frame: np.ndarray, face: Face, treatment: int) -> float:
         return 1.0
     alpha = cover.alpha_over(outline, where, feather)
     if treatment == CROP:
-        alpha, _ = cover.paste(frame, where, face.crop, face.transform, alpha, feather * extent)
+        head = cover.alpha_over(cover.head_outline(face.landmarks, face.box, face.certain), where, feather)
+        alpha, _ = cover.paste(frame, where, face.crop, face.transform, alpha, head, feather * extent)
     elif treatment == BLUR:
         cover.blend(frame, where, cover.blurred(frame[where], extent), alpha)
     elif treatment == PIXELATE:
