@@ -284,6 +284,15 @@ def test_ears_are_covered_beside_the_mesh_however_it_lies(roll):
             assert beyond == pytest.approx(share * cover.size(points[:, :2]), abs=0.1)
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_of_a_turned_head_the_ear_behind_is_covered(side):
+    points = sided()
+    points[cover.NOSE, 0] += side * 10
+    outline = cover.cover_outline(points, np.zeros(4), True)
+    beyond = (-side * outline[:, 0]).max() - (-side * points[:, 0]).max()
+    assert beyond == pytest.approx(0.12 * cover.size(points[:, :2]) + 0.4 * 10, abs=0.1)
+
+
 def test_in_the_place_of_ears_stands_what_is_around_in_the_frame(monkeypatch):
     """A crop that a person fills, put over a face in a room of another colour."""
     monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, np.full(crop.shape[:2], 255, np.uint8)]))
@@ -366,7 +375,7 @@ def test_coverage_is_that_of_the_alpha_in_use(monkeypatch):
         return alpha
 
     monkeypatch.setattr(cover, "alpha_over", half)
-    assert abs(compose.treat(noise(), face(SUBJECT), compose.MASK) - 0.5) < 0.03
+    assert abs(compose.treat(noise(), face(SUBJECT, landmarks=sided()), compose.MASK) - 0.5) < 0.03
 
 
 def test_blur_and_pixelate_leave_little():

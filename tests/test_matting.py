@@ -47,6 +47,18 @@ def test_what_is_half_taken_for_a_person_or_stands_apart_is_none(monkeypatch):
     assert (found[cv2.dilate(own, np.ones((3, 3))) == 0] < 64).all() and found[patch].max() == 0
 
 
+def test_a_head_has_no_notch_where_the_segmentation_is_not_sure_of_a_brow(monkeypatch):
+    """A head on shoulders, wider than it, the left of whose crown is in doubt."""
+    y, x = np.mgrid[:128, :128]
+    head, shoulders = np.hypot(x - 64, y - 60) < 34, (y > 80) & (np.abs(x - 64) < 60)
+    seen = np.where(head | shoulders, np.where(head & (np.hypot(x - 40, y - 40) < 9), 0.5, 0.95), 0).astype(np.float32)
+    network = SimpleNamespace(process=lambda crop: SimpleNamespace(segmentation_mask=seen))
+    monkeypatch.setattr(matting, "_segmentation", lambda: network)
+    found = matted(np.zeros((128, 128, 3), np.uint8))[..., 3]
+    assert (found[np.hypot(x - 64, y - 60) < 26] == 255).all()
+    assert found[(np.abs(x - 64) > 40) & (y < 75)].max() == 0  # the shoulders have no part in it
+
+
 @pytest.mark.parametrize("side", [32, 128])
 def test_a_crop_in_which_no_person_is_seen_is_kept_whole(side):
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)

@@ -21,6 +21,7 @@ BOX_GROWTH = 1.3
 # And for a head turned by 45 degrees and more it is too narrow: without so much one in five of rendered heads turned by
 # 30 or more kept a brow or a cheek uncovered.
 EARS = TURNED = 0.12
+BEHIND = 0.4  # where the ears of a turned head lie, of how far its nose is before the middle of its cheeks
 BLUR_SIGMA = 0.2
 FAINT = 1e-4  # share of open frame around a pixel below which the mean of all that is open stands there
 BLOCKS = 8
@@ -64,14 +65,15 @@ def head_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.nd
 
 def cover_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.ndarray:
     """What is to be covered, before `alpha_over` grows it by GROW of the face's size: the head, see `head_outline`, and
-    EARS on both sides of it.
+    EARS on both sides of it, as well where a turned head's ears lie BEHIND these.
     """
     head = head_outline(landmarks, box, certain)
     if not np.isfinite(landmarks).all():
         return head
     points = landmarks[:, :2]
-    aside = EARS * _across(points)
-    return _hull(np.concatenate([head, points[SIDES] + aside, points[SIDES] - aside]))
+    behind = points[SIDES] + BEHIND * (points[CHEEKS].mean(0) - points[NOSE])
+    sides, aside = np.concatenate([points[SIDES], behind]), EARS * _across(points)
+    return _hull(np.concatenate([head, sides + aside, sides - aside]))
 
 
 def _across(points: np.ndarray) -> np.ndarray:

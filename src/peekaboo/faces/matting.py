@@ -31,8 +31,9 @@ def matted(crop: np.ndarray) -> np.ndarray:
     face is and 0 where it is not.
 
     By MediaPipe's selfie segmentation where that is SURE, as it half takes a soft room beside a jaw for a person; holes
-    filled, as eyes may leave, and without the rim, which would stand around the head in the colours of another room.
-    Where that sees no person in the middle of the face all of the crop counts as one.
+    and, above the nose, hollows filled, as eyes and brows may leave, and without the rim, which would stand around the
+    head in the colours of another room. Where that sees no person in the middle of the face, all of the crop counts as
+    one.
     """
     side = len(crop)
     sure = _segmentation().process(np.ascontiguousarray(crop)).segmentation_mask >= SURE
@@ -41,7 +42,11 @@ def matted(crop: np.ndarray) -> np.ndarray:
     shapes, _ = cv2.findContours(sure.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     row, column = (side * sum(ends) / 2 for ends in FACE)
     own = max(shapes, key=lambda shape: cv2.pointPolygonTest(shape, (column, row), True))
-    person = cv2.drawContours(np.zeros((side, side), np.uint8), [own], -1, 255, cv2.FILLED)
+    # A head is convex, shoulders beside it are not a part of it.
+    head = cv2.convexHull(np.int32([(column, row), *own[own[..., 1] <= row]]))
+    person = np.zeros((side, side), np.uint8)
+    for shape in (own, head):
+        cv2.drawContours(person, [shape], -1, 255, cv2.FILLED)
     across = 2 * round(RIM * side) + 1
     person = cv2.erode(person, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (across, across)))
     return np.dstack([crop, cv2.GaussianBlur(person, (0, 0), RIM * side / 2)])
