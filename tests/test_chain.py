@@ -132,7 +132,6 @@ def test_page_shows_every_measure_and_what_is_missing():
         "machine": {"processor": "Abacus", "cores": 2, "card": "none"},
         "thresholds": {"published": 0.6, "rendered": None, "filmed": 0.41},
         "mistaken": 0.13,
-        "clips": ["c0"],
         "withheld": {"c9": "no face found"},
         "frames": 10,
     }
@@ -143,6 +142,9 @@ def test_page_shows_every_measure_and_what_is_missing():
     assert rows[chain.MEASURES["different_rendered"].title][2:] == ["n/a"] * 5
     assert "Abacus, cores: 2, card: none" in text and "c9 (no face found)" in text and "not calibrated" in text
     assert "0.410 (equal error rate, 13 %" in text
+    assert "6 of its 20 clips, 10 frames" in text
+    valence = table.loc[(table["clip"] == "c3") & (table["method"] == "pti_traversal"), "valence_rmse"].item()
+    assert rows["`c3`"][1:] == ["1.22", "–", "1.22", "1.22", f"{valence:.2f}", "1.22", "1.2", "1.220", "1.22", "–"]
 
 
 def test_other_infants_have_a_row_for_each_clip():

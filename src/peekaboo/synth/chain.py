@@ -69,6 +69,18 @@ OURS = "pti_traversal"
 # The other method that also changes the identity: pti draws the infant's own.
 RIVAL = "traversal"
 CONTESTED = ("different_published", "valence_rmse", "arousal_rmse", "pose_rmat", "identity_tc")
+# What is told of single clips, and how it is headed there.
+SINGLY = {
+    "different_published": "published",
+    "different_rendered": "rendered",
+    "different_filmed": "filmed alike",
+    "identity_distance": "distance",
+    "valence_rmse": "valence",
+    "arousal_rmse": "arousal",
+    "pose_rmat": "rotation",
+    "identity_tc": "consistency",
+    "expression_kept": "expression",
+}
 # Table I of the paper in words. Of every measure here less is more kept, or more hidden.
 CLAIMS = (
     ("pti", "keeps more", ("valence_rmse", "arousal_rmse", "pose_rmat")),
@@ -212,7 +224,8 @@ def summarize(table: pd.DataFrame) -> dict[str, Any]:
     """Turn a row per clip and method into what the page shows.
 
     `methods`: by method and measure the Spread and, where there is a target, whether the mean meets it. `rivalry`: how
-    OURS stands to RIVAL. `claims`: what the paper's Table I says of the ablations, and whether it is so here.
+    OURS stands to RIVAL. `claims`: what the paper's Table I says of the ablations, and whether it is so here. `clips`:
+    by clip SINGLY of OURS, and as PEER the distance of that; None where nothing was measured.
     """
     methods = {}
     for method, rows in table.groupby("method", sort=False):
@@ -235,7 +248,13 @@ def summarize(table: pd.DataFrame) -> dict[str, Any]:
             reading = standing(found, higher=claim.endswith("less"))
             holds = {"better": "holds", "worse": "does not hold"}.get(reading, reading)
             claims.append({"method": method, "claim": claim, "measure": name, "holds": holds} | found._asdict())
-    return {"methods": methods, "rivalry": rivalry, "claims": claims}
+    others = table[table["method"] == PEER].set_index("clip")["identity_distance"]
+    clips = {
+        row["clip"]: {name: spread([row[name]]).mean for name in SINGLY}
+        | {PEER: spread([others.get(row["clip"], math.nan)]).mean}
+        for _, row in table[table["method"] == OURS].iterrows()
+    }
+    return {"methods": methods, "rivalry": rivalry, "claims": claims, "clips": clips}
 
 
 def machine(devices: Sequence[str]) -> dict[str, str | int]:
@@ -255,6 +274,11 @@ def cell(entry: dict[str, Any], decimals: int) -> str:
         return "–"
     error = "" if entry["error"] is None else f" ± {entry['error']:.{decimals}f}"
     return f"{entry['mean']:.{decimals}f}{error}"
+
+
+def single(value: float | None, decimals: int) -> str:
+    """One clip's value; a dash where nothing was measured."""
+    return cell({"mean": value, "error": None}, decimals)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -288,14 +312,19 @@ def page(results: dict[str, Any]) -> str:
         ]
         for entry in results["claims"]
     ]
+    singles = [
+        [f"`{clip}`", *(single(found[name], MEASURES[name].decimals) for name in SINGLY), single(found[PEER], 2)]
+        for clip, found in results["clips"].items()
+    ]
     rendered = "not calibrated" if limits["rendered"] is None else f"{limits['rendered']:.3f}"
     mistaken = 100 * results["mistaken"]
+    clips = f"{len(results['clips'])} of its {len(BENCHMARK)} clips"
     withheld = "".join(f" Withheld: {clip} ({reason})." for clip, reason in results["withheld"].items())
     return f"""# The chain on rendered infants
 
 Made by `{COMMAND}` on {here["processor"]}, cores: {here["cores"]}, card: {here["card"]}.
 
-{len(results["clips"])} clips, {results["frames"]} frames, of identities that no network was trained on.{withheld}
+{clips}, {results["frames"]} frames, of identities that no network was trained on.{withheld}
 Means over clips ± their standard error. The targets, met or not, are those of `{OURS}`.
 
 {markdown(["measure", "target", "", *methods], rows)}
@@ -321,6 +350,13 @@ By the paper's Table I, PTI alone keeps more and hides less than both together, 
 keeps less. Differences are paired by clip, the ablation less {OURS}.
 
 {markdown(["claim", "measure", "difference", "here"], claims)}
+
+## Clip by clip
+
+`{OURS}`: the share of frames with a different person by the published threshold, by that of rendered infants and by
+that of infants filmed alike, the identity distance, what changed, and the distance of `{PEER}`.
+
+{markdown(["clip", *SINGLY.values(), PEER], singles)}
 """
 
 
@@ -351,7 +387,6 @@ def benchmark(args: argparse.Namespace) -> None:
         "thresholds": limits,
         "mistaken": mistaken,
         "models": {name: value for report in reports for name, value in report.get("models", {}).items()},
-        "clips": sorted(set(args.clips) - set(withheld)),
         "withheld": withheld,
         "frames": int(table.loc[table["method"] == OURS, "frames"].sum()),
     }
