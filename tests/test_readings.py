@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from peekaboo import gpu, media
+from peekaboo.faces import alignment
 from peekaboo.judges.landmarks import Mesh
 from peekaboo.latent.readings import (
     COMPLEXION,
@@ -18,6 +19,7 @@ from peekaboo.latent.readings import (
     fit_readings,
     meshed,
     openings,
+    shapes,
     surroundings,
 )
 
@@ -108,6 +110,21 @@ def test_how_far_a_mouth_and_eyes_are_open():
     np.testing.assert_array_equal(found["mouth_open"] > 0.08, [False, False, True])
     for side in ("left", "right"):
         np.testing.assert_array_equal(found[f"{side}_eye_open"] > 0.08, [True, False, False])
+
+
+def test_shapes_are_the_same_wherever_a_face_is_and_however_large_and_upright():
+    rng = np.random.default_rng(3)
+    found = rng.normal(size=(2, 478, 3))
+    left, right = (found[:, eye, :2].mean(1) for eye in (alignment.LEFT_EYE, alignment.RIGHT_EYE))
+    seen_from = shapes(found)
+    np.testing.assert_allclose(seen_from[:, alignment.LEFT_EYE].mean(1), [[-0.5, 0]] * 2, atol=1e-9)
+    np.testing.assert_allclose(seen_from[:, alignment.RIGHT_EYE].mean(1), [[0.5, 0]] * 2, atol=1e-9)
+    nose = np.linalg.norm(found[:, 4, :2] - (left + right) / 2, axis=1) / np.linalg.norm(right - left, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(seen_from[:, 4], axis=1), nose)
+    moved = found.copy()
+    moved[..., :2] = 3 * found[..., :2] @ [[0.6, 0.8], [-0.8, 0.6]] + [5, -7]
+    np.testing.assert_allclose(shapes(moved), seen_from, atol=1e-9)
+    assert np.isnan(shapes(np.full((1, 478, 3), np.nan))).all()
 
 
 def test_moves_are_the_update_of_a_kalman_filter():

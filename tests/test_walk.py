@@ -51,6 +51,10 @@ class World:
         found = {name: 8 * table[:, i] for i, name in enumerate((*HELD, "age"))}
         return found | dict(zip(PLACE, (table[:, -3:] + [0.5, 0.5, 0]).T, strict=True))
 
+    def shapes(self, images):
+        """Six points by the identity's numbers."""
+        return images[:, 0, 0, OTHERS:-3].numpy().reshape(len(images), 6, 2)
+
     def labels(self, images):
         return {name: 8 * images[:, 0, 0, HELD.index(name)] for name in walk.FELT}
 
@@ -63,6 +67,9 @@ class Told(Judges):
 
     def read(self, images):
         return self.affect.read(images)
+
+    def shapes(self, images):
+        return self.affect.shapes(images)
 
 
 class Shown(Frames):
@@ -164,6 +171,26 @@ def test_a_walk_leads_to_another_face_and_keeps_its_frames_expressions(monkeypat
     # Which other faces show something else of.
     apart = off({name: np.mean(wanted[name]) for name in HELD}, found)
     assert off(wanted, shown).sum() < 0.5 * apart.sum()
+
+
+def test_of_two_faces_as_unlike_the_one_of_another_shape_is_led_to(monkeypatch):
+    monkeypatch.setattr(walk, "LIMITS", dict.fromkeys(HELD, np.inf))
+    world = World(bend=0.0)
+    rng = np.random.default_rng(4)
+    rows = np.float32(0.5) * rng.normal(size=(20, ENTRIES)).astype(np.float32)
+    numbers = np.zeros((2, OTHERS + 12))
+    # Twice as much of the same is about as unlike by its direction, and of a shape that is twice as far away.
+    numbers[:, OTHERS:-1] = np.outer([1, 2], -(rows.mean(0) @ world.mixing.numpy())[OTHERS:-1])
+    faces = rows.mean(0) + np.float32(numbers @ np.linalg.pinv(world.mixing.numpy()) * 20)
+    placed = np.tile(np.eye(3, dtype=np.float32), (20, 1, 1))
+    clip = Shown(placed, [], np.ones(20, bool), lambda few: next(drawn(rows[few], placed[few], world, len(few))))
+    subject = walk.subject_of(clip, world, Told(world, world, None), 16)
+    monkeypatch.setattr(walk, "others", lambda *_: (faces, 0 * faces[0]))
+    random = random_latents(world, walk.RANDOM, 0).flatten(1).numpy()
+    chosen = [walk.another(rows, np.arange(20)[::step], clip, subject, random) for step in (1, 5)]
+    np.testing.assert_array_equal(chosen, faces[[1, 1]])
+    monkeypatch.setattr(walk, "SHAPED", -2.0)
+    np.testing.assert_array_equal(walk.another(rows, np.arange(20), clip, subject, random), faces[0])
 
 
 def test_a_walk_that_leads_no_further_away_ends(monkeypatch):

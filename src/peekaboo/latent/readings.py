@@ -55,15 +55,30 @@ def openings(found: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.linalg.norm(found[:, a] - found[:, b], axis=1) / width for name, (a, b) in OPENINGS.items()}
 
 
+def shapes(found: np.ndarray) -> np.ndarray:
+    """Landmarks `[B, 478, 3]` as seen from between the eyes, upright, in distances between these: `[B, 478, 2]`."""
+    points = found[..., 0] + 1j * found[..., 1]
+    left, right = (points[:, eye].mean(1, keepdims=True) for eye in (alignment.LEFT_EYE, alignment.RIGHT_EYE))
+    with np.errstate(invalid="ignore"):
+        seen_from = (points - (left + right) / 2) / (right - left)
+    return np.stack([seen_from.real, seen_from.imag], -1)
+
+
+def landmarks_in(images: Tensor, mesh: landmarks.Mesh) -> np.ndarray:
+    """Landmarks `[B, 478, 3]` in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], in pixels of images whose side is
+    `landmarks.REGION`; NaN where the face mesh finds no face.
+    """
+    # A crop shows as much around the face as the region that the mesh expects.
+    return mesh([cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)])["landmarks"]
+
+
 @torch.inference_mode()
 def meshed(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
     """POSE, PLACE and OPENINGS of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each: angles in
     degrees, the middle of the square that FFHQ's alignment would cut in sides of the picture, and its log side; NaN
     where the face mesh finds no face.
     """
-    # A crop shows as much around the face as the region that the mesh expects.
-    regions = [cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)]
-    found = mesh(regions)["landmarks"]
+    found = landmarks_in(images, mesh)
     square = alignment.ffhq_pose(found)[:, :3] / [landmarks.REGION, landmarks.REGION, 1]
     values = np.concatenate([pose.angles(pose.rotation(found)), square], 1)
     return dict(zip(POSE + PLACE, values.T, strict=True)) | openings(found)
@@ -83,6 +98,11 @@ class Judges(NamedTuple):
         """
         named = self.affect.labels(images) | surroundings(images) | complexion(images)
         return {name: value.double().cpu().numpy() for name, value in named.items()} | meshed(images, self.mesh)
+
+    @torch.inference_mode()
+    def shapes(self, images: Tensor) -> np.ndarray:
+        """Shapes of the faces, `[B, 478, 2]`; see `shapes`."""
+        return shapes(landmarks_in(images, self.mesh))
 
 
 def picture(latents: Tensor, placed: np.ndarray | None, generator: nn.Module) -> Tensor:

@@ -39,8 +39,10 @@ FEW = 16  # frames whose pictures tell a step's way, the framing, and how anothe
 RANDOM = 600  # random latents: faces to lead to, and by which ways are told likely and unlikely
 ACROSS = 2  # parts in which a walk leads to another's face
 FADED = 0.7  # by how much the identity cosine is told to fall from these faces on
-FEWEST = 12  # of these faces are looked at in the frames: the least alike
-ERRING = 0.15  # identity cosine that weighs as much in the choice of that face as erring by what may be
+LOOKS = 4  # frames in which each of these faces is looked at
+# Identity cosine that weighs as much in the choice of that face as another shape by a distance between the eyes, and as
+# erring by what may be.
+SHAPED, ERRING = 2.0, 0.15
 NEAR = 120  # latents around the walked ones, after each part, by which readings are fitted
 SPREAD = 0.25  # how far these lie around, of how far random ones lie around their mean
 LATELY = 3  # parts of the walk whose latents count in the fit
@@ -64,6 +66,7 @@ class Subject(NamedTuple):
 
     own: Values  # of the frames' own faces, [N] each
     identity: np.ndarray  # float32 [E], the mean of their embeddings, of unit length
+    shapes: np.ndarray  # of their faces, [N, 478, 2]
     generator: nn.Module
     judges: Judges
     batch: int
@@ -86,16 +89,22 @@ class Subject(NamedTuple):
         """Pictures of flattened latents `[n, D]` at their placements `[n, 3, 3]`, a batch at a time."""
         return drawn(latents, placed, self.generator, self.batch)
 
+    def shown(self, frames: Frames, latents: np.ndarray, numbers: np.ndarray) -> Iterator[Tensor]:
+        """What the frames of n `numbers` will show with flattened latents `[n, D]` drawn in them, a batch at a time."""
+        parts = np.split(numbers, range(self.batch, len(numbers), self.batch))
+        return map(frames.shown, self.drawn(latents, frames.placements[numbers]), parts)
+
     def look(self, frames: Frames, latents: np.ndarray, numbers: np.ndarray) -> Values:
         """Readings of what the frames of n `numbers` will show with flattened latents `[n, D]` drawn in them."""
-        parts = np.split(numbers, range(self.batch, len(numbers), self.batch))
-        return self.read(map(frames.shown, self.drawn(latents, frames.placements[numbers]), parts))
+        return self.read(self.shown(frames, latents, numbers))
 
 
 def subject_of(frames: Frames, generator: nn.Module, judges: Judges, batch: int) -> Subject:
     """The infant of a track's frames, drawn by its own generator."""
-    own, embeddings = seen(frames.own(batch, generator.mapping.w_avg.device), judges)
-    return Subject(own, embeddings.mean(0) / np.linalg.norm(embeddings.mean(0)), generator, judges, batch)
+    device = generator.mapping.w_avg.device
+    own, embeddings = seen(frames.own(batch, device), judges)
+    shapes = np.concatenate([*map(judges.shapes, frames.own(batch, device))])
+    return Subject(own, embeddings.mean(0) / np.linalg.norm(embeddings.mean(0)), shapes, generator, judges, batch)
 
 
 class Place(NamedTuple):
@@ -207,19 +216,22 @@ def another(rows: np.ndarray, few: np.ndarray, frames: Frames, subject: Subject,
     """The latent `[D]` of another infant's face, to which flattened latents `[N, D]` of frames are to be led.
 
     Of `random` faces `[M, D]`, drawn untruncated, those about as old and of its sex are led on where such lose the
-    subject's identity; the one is taken that looks the least like the subject in the `few` frames of n numbers, and
-    errs the least there.
+    subject's identity; the one is taken that looks the least like the subject in some of the `few` frames of n numbers,
+    by the identity network and by its shape, and errs the least there.
     """
     faces = random.mean(0) + (random - random.mean(0)) / np.float32(TRUNCATION)
     alike, away = others(faces, subject.read(subject.drawn(faces)), rows, subject.own, HELD)
-    faces = alike + np.float32(FADED) * away
-    least = np.argsort(subject.read(subject.drawn(faces))["identity"], kind="stable")[:FEWEST]
+    few = few[:: -(-len(few) // LOOKS)]
 
     def likeness(face: np.ndarray) -> float:
-        shown = subject.look(frames, rows[few] + face - rows.mean(0), few)
-        return shown["identity"].mean() + ERRING * worst({name: subject.own[name][few] for name in HELD}, shown)
+        pictures = list(subject.shown(frames, rows[few] + face - rows.mean(0), few))
+        found, shapes = subject.read(pictures), np.concatenate([*map(subject.judges.shapes, pictures)])
+        apart = np.sqrt(np.square(shapes - subject.shapes[few]).sum(-1).mean(-1))
+        err = worst({name: subject.own[name][few] for name in HELD}, found)
+        # What errs counts where no face is found.
+        return found["identity"].mean() - SHAPED * np.nan_to_num(apart).mean() + ERRING * err
 
-    return min(faces[least], key=likeness)
+    return min(alike + np.float32(FADED) * away, key=likeness)
 
 
 def reframed(
