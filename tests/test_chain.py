@@ -35,6 +35,15 @@ def test_share_of_different_persons():
     assert math.isnan(chain.different(np.array([math.nan]), 0.6))
 
 
+def test_each_threshold_is_held_against_the_distances_that_it_was_found_by():
+    same_frame, nearest = np.array([0.5, 0.7, math.nan, 0.7]), np.array([0.5, 0.3, 0.9, 0.65])
+    found = chain.persons(same_frame, nearest, {"published": 0.6, "rendered": None, "filmed": 0.4})
+    assert found["different_published"] == pytest.approx(2 / 3) and found["different_filmed"] == 0.75
+    assert found["verdict_published"] == 0.5 and "verdict_filmed" not in found
+    assert math.isnan(found["different_rendered"]) and math.isnan(found["verdict_rendered"])
+    assert found["identity_distance"] == pytest.approx(1.9 / 3) and found["nearest_distance"] == pytest.approx(2.35 / 4)
+
+
 @pytest.mark.parametrize(
     ("mean", "error", "higher", "expected"),
     [
@@ -127,7 +136,7 @@ def test_summary_tells_targets_rivalry_and_the_papers_claims():
 def test_page_shows_every_measure_and_what_is_missing():
     table = made_up(pti_traversal={"coverage": 1.0})
     table.loc[table["method"] == chain.ORIGINAL, "coverage"] = math.nan
-    table["different_rendered"] = math.nan
+    table[["different_rendered", "verdict_rendered"]] = math.nan
     results = chain.summarize(table) | {
         "machine": {"processor": "Abacus", "cores": 2, "card": "none"},
         "thresholds": {"published": 0.6, "rendered": None, "filmed": 0.41},
@@ -139,22 +148,25 @@ def test_page_shows_every_measure_and_what_is_missing():
     rows = {line.split(" | ")[0][2:]: line.strip("| ").split(" | ") for line in text.splitlines() if line[:2] == "| "}
     assert all(measure.title in rows for measure in chain.MEASURES.values())
     assert rows[chain.MEASURES["coverage"].title][1:5] == ["≥ 1", "met", "–", "1.00 ± 0.06"]
-    assert rows[chain.MEASURES["different_rendered"].title][2:] == ["n/a"] * 5
+    for name in ("different_rendered", "verdict_rendered"):
+        assert rows[chain.MEASURES[name].title][-4:] == ["n/a"] * 4
     assert "Abacus, cores: 2, card: none" in text and "c9 (no face found)" in text and "not calibrated" in text
-    assert "0.410 (equal error rate, 13 %" in text
+    assert "from 0.410 on (equal error rate, 13 %" in text
     assert "6 of its 20 clips, 10 frames" in text
     valence = table.loc[(table["clip"] == "c3") & (table["method"] == "pti_traversal"), "valence_rmse"].item()
-    assert rows["`c3`"][1:] == ["1.22", "–", "1.22", "1.22", f"{valence:.2f}", "1.22", "1.2", "1.220", "1.22", "–"]
+    shares = ["1.22", "–", "1.22", "1.22", "1.22"]
+    assert rows["`c3`"][1:] == [*shares, f"{valence:.2f}", "1.22", "1.2", "1.220", "1.22", "–"]
 
 
 def test_other_infants_have_a_row_for_each_clip():
-    apart = peers.Distances(np.array([0.1]), np.array([0.3, 0.5, 0.7, math.nan]), np.array([0.9, 0.7, 0.8, math.nan]))
+    nearest, same_frame = np.array([0.3, 0.5, 0.7, math.nan]), np.array([0.5, 0.7, 0.9, math.nan])
+    apart = peers.Distances(np.array([0.1]), nearest, same_frame, np.array([0.9, 0.7, 0.8, math.nan]))
     found = chain.peer_rows({"c0": apart, "c1": apart}, {"published": 0.6, "rendered": None, "filmed": 0.4})
     assert found["clip"].tolist() == ["c0", "c1"] and set(found["method"]) == {chain.PEER}
     row = found.iloc[0]
-    assert row["different_published"] == pytest.approx(1 / 3) and row["different_filmed"] == pytest.approx(2 / 3)
-    assert math.isnan(row["different_rendered"])
-    assert row["identity_distance"] == pytest.approx(0.5) and row["identity_cos"] == pytest.approx(0.8)
+    assert row["different_published"] == pytest.approx(2 / 3) and row["different_filmed"] == pytest.approx(2 / 3)
+    assert row["verdict_published"] == pytest.approx(1 / 3) and math.isnan(row["different_rendered"])
+    assert row["identity_distance"] == pytest.approx(0.7) and row["identity_cos"] == pytest.approx(0.8)
 
 
 def test_thresholds_come_from_the_judge_and_from_the_benchmark_of_the_networks(tmp_path):

@@ -39,7 +39,7 @@ def test_the_threshold_errs_as_often_on_one_infant_as_on_two():
     rng = np.random.default_rng(0)
     own, others = rng.normal(0.2, 0.05, 20_000), rng.normal(0.4, 0.05, 20_000)
     own[7] = np.nan
-    halves = [peers.Distances(own[k::2], others[k::2], others[k::2]) for k in (0, 1)]
+    halves = [peers.Distances(own[k::2], *3 * [others[k::2]]) for k in (0, 1)]
     limit, rate = peers.threshold(halves)
     # Two standard deviations from either mean.
     assert limit == pytest.approx(0.3, abs=0.002) and rate == pytest.approx(0.0228, abs=0.002)
@@ -57,8 +57,8 @@ def test_infants_and_their_peers_are_rendered_in_the_clips_frames(monkeypatch):
 
     found = peers.compare(heads.load(HEAD), clips.CLIPS["synth-13"], embed)
     assert [pictures.shape for pictures in shown] == [(3, 256, 256, 3)] * 3
-    assert found.own.shape == (6,) and found.peers.shape == found.cosines.shape == (6,)
-    assert (found.peers > 0).all() and (found.cosines < 1).all()
+    assert found.own.shape == (6,) and found.peers.shape == found.same_frame.shape == found.cosines.shape == (6,)
+    assert (found.peers > 0).all() and (found.same_frame >= found.peers).all() and (found.cosines < 1).all()
     # Alike in light and room: the upper corners show the same.
     corners = [pictures[:, :8, :8].astype(int) for pictures in shown]
     assert abs(corners[0] - corners[1]).mean() < 8

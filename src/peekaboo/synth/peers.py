@@ -24,6 +24,7 @@ class Distances(NamedTuple):
 
     own: np.ndarray  # [FRAMES * (FRAMES - 1)]
     peers: np.ndarray  # [PEERS * FRAMES], of each peer all frames
+    same_frame: np.ndarray  # the same, where the infant's mean does not count
     cosines: np.ndarray  # the same, of the same frames' embeddings
 
 
@@ -80,5 +81,6 @@ def compare(head: HeadModel, clip: clips.Clip, embed: Callable[[np.ndarray], np.
     return Distances(
         to_itself(own),
         np.concatenate([nearest(embeddings, own, np.nanmean(own, 0)) for embeddings in found]),
+        np.concatenate([metrics.distance(embeddings, own) for embeddings in found]),
         np.concatenate([metrics.cosine(embeddings, own) for embeddings in found]),
     )
