@@ -142,7 +142,10 @@ def test_times_and_report(project):
 def test_same_input_same_bytes(project):
     run(project, GENERATED)
     first = [(project / name).read_bytes() for name in ("anonymized.mp4", "compose.h5")]
-    assert list(stagefile.read_json(project / "compose.json")["segmentation"]) == ["mediapipe selfie segmentation"]
+    assert list(stagefile.read_json(project / "compose.json")["segmentation"]) == [
+        "mediapipe face mesh",
+        "mediapipe selfie segmentation",
+    ]
     run(project, GENERATED)
     assert first == [(project / name).read_bytes() for name in ("anonymized.mp4", "compose.h5")]
 
@@ -224,15 +227,14 @@ def noise(seed: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-def test_beyond_the_crop_stands_what_is_around_in_the_frame(monkeypatch):
+def test_beyond_the_crop_stands_what_is_around_in_the_frame():
     """A crop that holds the left half of the face only, all of it a person, over a face in a room of another colour."""
-    monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, np.full(crop.shape[:2], 255, np.uint8)]))
     source = noise()
     source[~within(SUBJECT)] = 7
     frame = source.copy()
     middle = (SUBJECT[0] + SUBJECT[2]) // 2
     shift = np.array([[1, 0, -(middle - 63)], [0, 1, -20]], np.float32)
-    crop = np.full((64, 64, 3), 90, np.uint8)
+    crop = np.full((64, 64, 4), (90, 90, 90, 255), np.uint8)
     covered = compose.treat(frame, face(SUBJECT, transform=shift, crop=crop), compose.CROP)
     feather = int(np.ceil(1.3 * cover.FEATHER * 90))
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -245,11 +247,10 @@ def test_beyond_the_crop_stands_what_is_around_in_the_frame(monkeypatch):
     assert covered == 1 and (frame != source).any(axis=-1)[region].all()
 
 
-def test_around_a_smaller_head_stands_what_is_around_in_the_frame(monkeypatch):
+def test_around_a_smaller_head_stands_what_is_around_in_the_frame():
     """A crop of a red head in a black room, put over a face in a white one."""
     disc = (np.hypot(*np.mgrid[-32:32, -32:32]) < 6).astype(np.uint8)
-    crop = np.dstack([disc * np.uint8(250), 0 * disc, 0 * disc])
-    monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, 255 * disc]))
+    crop = np.dstack([disc * np.uint8(250), 0 * disc, 0 * disc, disc * np.uint8(255)])
     found = []
     for hidden in (noise(), noise(5)):
         frame = np.where(within(SUBJECT)[..., None], hidden, 255).astype(np.uint8)
@@ -293,12 +294,11 @@ def test_of_a_turned_head_the_ear_behind_is_covered(side):
     assert beyond == pytest.approx(0.12 * cover.size(points[:, :2]) + 0.4 * 10, abs=0.1)
 
 
-def test_in_the_place_of_ears_stands_what_is_around_in_the_frame(monkeypatch):
+def test_in_the_place_of_ears_stands_what_is_around_in_the_frame():
     """A crop that a person fills, put over a face in a room of another colour."""
-    monkeypatch.setattr(cover, "matted", lambda crop: np.dstack([crop, np.full(crop.shape[:2], 255, np.uint8)]))
     points = sided()
     frame = np.where(within(SUBJECT, 1.6)[..., None], noise(), 7).astype(np.uint8)
-    crop = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    crop = np.full((SIDE, SIDE, 4), (90, 90, 90, 255), np.uint8)
     made = compose.Face(np.float32(SUBJECT), points, aligning(SUBJECT, margin=1), True, crop)
     assert compose.treat(frame, made, compose.CROP) == 1
     assert (frame[within(SUBJECT)] == 90).all()
@@ -334,7 +334,7 @@ def test_the_soft_edge_goes_by_exact_distances_to_the_last_bit(one_thread):
 @pytest.mark.parametrize("box", [(-40, -50, 30, 40), (150, 100, 240, 190), (-100, -100, 400, 400), (300, 20, 360, 90)])
 def test_faces_across_the_edge_of_the_frame(treatment, box):
     frame, source = noise(), noise()
-    crop = noise(4)[:SIDE, :SIDE]
+    crop = np.random.default_rng(4).integers(0, 256, (SIDE, SIDE, 4), dtype=np.uint8)
     assert compose.treat(frame, face(box, crop=crop), treatment) == 1
     assert (frame != source).any(axis=-1)[within(box)].all()
 

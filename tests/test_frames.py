@@ -6,6 +6,7 @@ import torch
 
 from peekaboo import gpu
 from peekaboo.faces import cover
+from peekaboo.faces.matting import matted
 from peekaboo.latent.frames import Frames, outlines
 from peekaboo.stages import compose
 
@@ -33,7 +34,7 @@ def test_frames_show_what_compose_puts_there(clip):
     frame = source.copy()
     images = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     shown = gpu.to_crops(frames(clip).shown(images, np.array([0])))[0]
-    compose.treat(frame, compose.Face(box, NOWHERE, transform, False, gpu.to_crops(images)[0]), compose.CROP)
+    compose.treat(frame, compose.Face(box, NOWHERE, transform, False, matted(gpu.to_crops(images)[0])), compose.CROP)
     np.testing.assert_array_equal(shown, frame[Y : Y + SIDE, X : X + SIDE])
     changed = (frame != source).any(-1)
     assert changed.mean() > 0.1 and not changed[: Y + 1].any()

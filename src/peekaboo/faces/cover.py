@@ -220,15 +220,16 @@ def paste(
     head: np.ndarray,
     feather: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put the person of a crop into `frame` in place under `alpha` [h, w] over a window, where its `head` [h, w] may
-    show; return the alpha that was used and how much of it shows that person, both float32 [h, w].
+    """Put the person of a crop, uint8 [S, S, 4] with its matte, into `frame` in place under `alpha` [h, w] over a
+    window, where its `head` [h, w] may show; return the alpha that was used and how much of it shows that person, both
+    float32 [h, w].
 
     Where the crop shows the room around the person, or ends, and beside the head, what is around in the frame is spread
     instead: a head that is smaller than the one it covers would stand in a halo of another room, and a larger one fill
     the cover to its corners. Into that the person fades over `feather` pixels before the crop's own edge, and where
     alpha is below 1 into the frame, so that no seam shows there.
     """
-    warped, distance = warp_back(matted(crop), transform, where)
+    warped, distance = warp_back(crop, transform, where)
     fading = _smooth(distance / feather)
     warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255) * (head * fading)[..., None]
     covered = np.where(alpha >= 1, np.float32(1), alpha * fading)
@@ -247,7 +248,7 @@ def composed(
     where = cover_window(outline, FEATHER, *part.shape[:2])
     if shown[where].size:
         alphas = [alpha_over(each, where, FEATHER) for each in (outline, head)]
-        _, shown[where] = paste(frame, where, crop, np.eye(2, 3), *alphas, FEATHER * size(outline))
+        _, shown[where] = paste(frame, where, matted(crop), np.eye(2, 3), *alphas, FEATHER * size(outline))
     return frame, shown
 
 

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from peekaboo import metrics, models
@@ -57,6 +58,13 @@ class Mesh:
             "landmarks": np.stack([landmarks for landmarks, _ in found]),
             "confidence": np.array([confidence for _, confidence in found], np.float32),
         }
+
+    def in_crops(self, aligned: np.ndarray) -> np.ndarray:
+        """Landmarks [B, 478, 3] in FFHQ-aligned crops, uint8 RGB [B, S, S, 3], in pixels of crops whose side is REGION;
+        NaN where there is no face.
+        """
+        # A crop shows as much around the face as the region around a tracked box.
+        return self([cv2.resize(crop, (REGION, REGION)) for crop in aligned])["landmarks"]
 
     def _nearest(self, region: np.ndarray) -> tuple[np.ndarray, float]:
         """The landmarks and the detector's score of the face centred inside the tracked box, if there is one."""

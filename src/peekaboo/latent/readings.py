@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -64,21 +63,13 @@ def shapes(found: np.ndarray) -> np.ndarray:
     return np.stack([seen_from.real, seen_from.imag], -1)
 
 
-def landmarks_in(images: Tensor, mesh: landmarks.Mesh) -> np.ndarray:
-    """Landmarks `[B, 478, 3]` in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], in pixels of images whose side is
-    `landmarks.REGION`; NaN where the face mesh finds no face.
-    """
-    # A crop shows as much around the face as the region that the mesh expects.
-    return mesh([cv2.resize(crop, (landmarks.REGION, landmarks.REGION)) for crop in gpu.to_crops(images)])["landmarks"]
-
-
 @torch.inference_mode()
 def meshed(images: Tensor, mesh: landmarks.Mesh) -> dict[str, np.ndarray]:
     """POSE, PLACE and OPENINGS of the heads in FFHQ-aligned RGB images `[B, 3, S, S]` in [-1, 1], `[B]` each: angles in
     degrees, the middle of the square that FFHQ's alignment would cut in sides of the picture, and its log side; NaN
     where the face mesh finds no face.
     """
-    found = landmarks_in(images, mesh)
+    found = mesh.in_crops(gpu.to_crops(images))
     square = alignment.ffhq_pose(found)[:, :3] / [landmarks.REGION, landmarks.REGION, 1]
     values = np.concatenate([pose.angles(pose.rotation(found)), square], 1)
     return dict(zip(POSE + PLACE, values.T, strict=True)) | openings(found)
@@ -102,7 +93,7 @@ class Judges(NamedTuple):
     @torch.inference_mode()
     def shapes(self, images: Tensor) -> np.ndarray:
         """Shapes of the faces, `[B, 478, 2]`; see `shapes`."""
-        return shapes(landmarks_in(images, self.mesh))
+        return shapes(self.mesh.in_crops(gpu.to_crops(images)))
 
 
 def picture(latents: Tensor, placed: np.ndarray | None, generator: nn.Module) -> Tensor:

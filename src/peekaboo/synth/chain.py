@@ -507,12 +507,12 @@ def judged(frames: list[np.ndarray], clip: Sample, judges: list[Judge]) -> list[
     return [judge([judge.prepare(frame, face) for frame, face in zip(frames, faces, strict=True)]) for judge in judges]
 
 
-def composed(clip: Sample, pictures: Iterable[Tensor]) -> list[np.ndarray]:
+def composed(clip: Sample, pictures: Iterable[Tensor], mesh: Mesh) -> list[np.ndarray]:
     """The sample's frames with new faces in them, batches of images `[b, 3, S, S]`, as the compose stage puts them
     there.
     """
     frames = [frame.copy() for frame in clip.frames]
-    crops = np.concatenate([gpu.to_crops(images) for images in pictures])
+    crops = [compose.drawn_head(crop, mesh) for images in pictures for crop in gpu.to_crops(images)]
     faces = map(compose.Face, clip.boxes, clip.landmarks, clip.transforms, clip.certain, crops)
     for frame, face in zip(frames, faces, strict=True):
         compose.treat(frame, face, compose.CROP)
@@ -668,7 +668,7 @@ def sweep(args: argparse.Namespace) -> None:
                 passed = list(until(places, cosine))
                 stops.append((Setting(decay, top_k, cosine), len(passed), passed[-1].latents, passed[-1].placements))
         for setting, parts, *where in stops:
-            anonymized = judged(composed(clip, drawn(*where, own, args.batch)), clip, judges)
+            anonymized = judged(composed(clip, drawn(*where, own, args.batch), mesh), clip, judges)
             found = measured(originals, anonymized, judges, limits)
             rows.append({"clip": name, **setting._asdict(), "parts": parts, **found})
     table = pd.DataFrame(rows).astype({"top_k": "Int64"})
