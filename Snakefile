@@ -78,6 +78,7 @@ include: "rules/train.smk"
 include: "rules/synth.smk"
 include: "rules/benchmark.smk"
 include: "rules/chain.smk"
+include: "rules/sweep.smk"
 
 
 rule all:

@@ -224,10 +224,10 @@ def test_the_sweep_knows_its_options_and_takes_the_rendered_threshold_where_ther
     # The stages before it are left out, and the networks' benchmark, which would make its file anew.
     code, output = snakemake(folder, "-n", "-p", "sweep", "--allowed-rules", "sweep", clips="clips")
     assert code == 0, output
-    (command,) = re.findall(r"python -m peekaboo\.lease \w+ peekaboo\.synth\.chain sweep(.*?) 2>&1", output, re.DOTALL)
+    (command,) = re.findall(r"python -m peekaboo\.lease \w+ peekaboo\.synth\.sweep(.*?) 2>&1", output, re.DOTALL)
     options = set(re.findall(r"(?<=\s)--[a-z0-9-]+", command))
     with pytest.raises(SystemExit):
-        importlib.import_module("peekaboo.synth.chain").main(["sweep", "--help"])
+        importlib.import_module("peekaboo.synth.sweep").main(["--help"])
     assert options <= set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
     assert ("--embedded" in options) == known
 
