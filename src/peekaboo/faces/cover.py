@@ -40,9 +40,14 @@ def certain(faces: h5py.File) -> np.ndarray:
     return faces["meshed"][:] & (faces["confidence"][:] >= SURE)
 
 
+def hull(points: np.ndarray) -> np.ndarray:
+    """The outline around points [N, 2]."""
+    return cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
+
+
 def face_outline(landmarks: np.ndarray, box: np.ndarray) -> np.ndarray:
     """The face alone: hull of the landmarks [478, 3], or when they are NaN the ellipse in `box` (x0, y0, x1, y1)."""
-    return _hull(landmarks[:, :2]) if np.isfinite(landmarks).all() else _ellipse(box, 1.0)
+    return hull(landmarks[:, :2]) if np.isfinite(landmarks).all() else _ellipse(box, 1.0)
 
 
 def head_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.ndarray:
@@ -60,7 +65,7 @@ def head_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.nd
     up = points[TOP] - points[CHIN]
     face = np.concatenate([points, points[BROW_TO_BROW] + FOREHEAD * up])
     aside = TURNED * _turn(points) * _across(points)
-    return _hull(np.concatenate([face + aside, face - aside, *([] if certain else [ellipse])]))
+    return hull(np.concatenate([face + aside, face - aside, *([] if certain else [ellipse])]))
 
 
 def cover_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.ndarray:
@@ -73,7 +78,7 @@ def cover_outline(landmarks: np.ndarray, box: np.ndarray, certain: bool) -> np.n
     points = landmarks[:, :2]
     behind = points[SIDES] + BEHIND * (points[CHEEKS].mean(0) - points[NOSE])
     sides, aside = np.concatenate([points[SIDES], behind]), EARS * _across(points)
-    return _hull(np.concatenate([head, sides + aside, sides - aside]))
+    return hull(np.concatenate([head, sides + aside, sides - aside]))
 
 
 def _across(points: np.ndarray) -> np.ndarray:
@@ -271,10 +276,6 @@ def _smoothed(part: np.ndarray, sigma: float) -> np.ndarray:
     small = cv2.resize(part, (_at_least_1(width / shrink), _at_least_1(height / shrink)), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _hull(points: np.ndarray) -> np.ndarray:
-    return cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64)
 
 
 def _ellipse(box: np.ndarray, growth: float) -> np.ndarray:

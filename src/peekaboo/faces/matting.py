@@ -14,10 +14,6 @@ from peekaboo.faces.detection import load_mediapipe
 FACE = (0.45, 0.75), (0.38, 0.62)
 SURE = 0.7  # how sure the segmentation has to be
 RIM = 1 / 64  # of a crop's side, at a person's edge, where what a soft generator draws is half room
-NOSE, LIPS = 4, [13, 14]  # face-mesh landmarks: the nose tip, and the middle of the inner lips
-# How far a head reaches beside its face, of that's width and times the cube of how far the nose is from there: ears by
-# a sixth on both sides, the back of a turned head by nearly all of it, and next to nothing on the side it turns to.
-BESIDE = 1.4
 
 
 def package_version() -> dict[str, str]:
@@ -54,28 +50,3 @@ def matted(crop: np.ndarray) -> np.ndarray:
     across = 2 * round(RIM * side) + 1
     person = cv2.erode(person, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (across, across)))
     return np.dstack([crop, cv2.GaussianBlur(person, (0, 0), RIM * side / 2)])
-
-
-def trimmed(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Take from a crop with its matte, uint8 [S, S, 4], what is no part of the head of the face whose `landmarks`
-    [478, 3] are in its pixels; all of it stays where these are NaN.
-
-    Beneath the mouth a head ends with its face: else a smaller chin than the infant's would leave neck and collar
-    hanging in the frame. Above, it ends where heads do BESIDE their faces: what the segmentation takes of the room
-    along with the person may reach as far as the crop.
-    """
-    if not np.isfinite(landmarks).all():
-        return crop
-    side, points = len(crop), landmarks[:, :2].astype(np.float64)
-    head = np.zeros((side, side), np.uint8)
-    # OpenCV's fixed-point polygons: 1/16 pixel.
-    cv2.fillConvexPoly(head, cv2.convexHull(np.rint(points * 16).astype(np.int32)), 255, shift=4)
-    (left, right), nose = (points[:, 0].min(), points[:, 0].max()), points[NOSE, 0]
-    width = right - left
-    ends = left - BESIDE * width * ((nose - left) / width) ** 3, right + BESIDE * width * ((right - nose) / width) ** 3
-    first, last = (int(np.clip(round(end), 0, side)) for end in ends)
-    head[: int(np.clip(points[LIPS, 1].mean(), 0, side)), first:last] = 255
-    across = 2 * round(RIM * side) + 1
-    head = cv2.dilate(head, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (across, across)))
-    head = cv2.GaussianBlur(head, (0, 0), RIM * side)
-    return np.dstack([crop[..., :3], np.minimum(crop[..., 3], head)])

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from peekaboo import media, stagefile
-from peekaboo.faces import cover, matting
+from peekaboo.faces import cover, cutout, matting
 from peekaboo.judges.landmarks import REGION, Mesh
 
 TREATMENTS = ("none", "crop", "blur", "pixelate", "mask")
@@ -69,13 +69,13 @@ def treat(frame: np.ndarray, face: Face, treatment: int) -> float:
 
 
 def drawn_head(crop: np.ndarray, mesh: Mesh) -> np.ndarray:
-    """Add to a drawn crop, uint8 RGB [S, S, 3], the matte of its head: [S, S, 4].
+    """Cut the head out of a drawn crop, uint8 RGB [S, S, 3], on a neck of its own: [S, S, 4], with its matte.
 
-    A walk looks at persons as `matted` has them: a mesh of what is drawn would slow each look down, and what it takes
-    away here, neck, clothes and room, hardly changes what judges see.
+    A walk looks at persons as `matted` has them: a mesh of what is drawn would slow each look down, and what it changes
+    here, neck, clothes and room, hardly changes what judges see.
     """
     landmarks = mesh.in_crops(crop[None])[0] * (len(crop) / REGION)
-    return matting.trimmed(matting.matted(crop), landmarks)
+    return cutout.necked(cutout.trimmed(matting.matted(crop), landmarks), landmarks)
 
 
 def compose(

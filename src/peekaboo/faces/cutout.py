@@ -1,0 +1,75 @@
+"""Cutting a drawn head out of its crop: what of it is put into a frame, and on what neck.
+
+Crops are uint8 [S, S, 4], RGB and a matte, see `matted`; landmarks are those of the drawn face, [478, 3] in the crop's
+pixels or NaN where the face mesh finds none, and then the crop stays as it is.
+"""
+
+import cv2
+import numpy as np
+
+from peekaboo.faces.cover import CHEEKS, NOSE, hull, inside
+from peekaboo.faces.matting import RIM
+
+LIPS = [13, 14]  # face-mesh landmarks: the middle of the inner lips
+# How far a head reaches beside its face, of that's width and times the cube of how far the nose is from there: ears by
+# a sixth on both sides, the back of a turned head by nearly all of it, and next to nothing on the side it turns to.
+BESIDE = 1.4
+# A neck's width as a share of its face's, and its red, green and blue as shares of its cheeks', as rendered infants
+# have them beneath the chin.
+NECK, SHADE = 0.62, (0.80, 0.84, 0.89)
+
+
+def trimmed(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Take away what is no part of the head.
+
+    Beneath the mouth a head ends with its face: else a smaller chin than the infant's would leave a collar hanging in
+    the frame. Above, it ends where heads do BESIDE their faces: what the segmentation takes of the room along with the
+    person may reach as far as the crop.
+    """
+    if not np.isfinite(landmarks).all():
+        return crop
+    side, points = len(crop), landmarks[:, :2].astype(np.float64)
+    head = np.uint8(255) * _face(points, side)
+    (left, right), nose = (points[:, 0].min(), points[:, 0].max()), points[NOSE, 0]
+    width = right - left
+    ends = left - BESIDE * width * ((nose - left) / width) ** 3, right + BESIDE * width * ((right - nose) / width) ** 3
+    head[: _pixel(points[LIPS, 1].mean(), side), slice(*(_pixel(end, side) for end in ends))] = 255
+    across = 2 * round(RIM * side) + 1
+    head = cv2.dilate(head, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (across, across)))
+    head = cv2.GaussianBlur(head, (0, 0), RIM * side)
+    return np.dstack([crop[..., :3], np.minimum(crop[..., 3], head)])
+
+
+def necked(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Put a neck behind the head, in the colour of its cheeks, down to the crop's lower edge.
+
+    Where a drawn chin is smaller than the infant's, shirt and room, spread from around, would stand between it and the
+    shoulders. There is no neck where the crop shows no cheeks.
+    """
+    if not np.isfinite(landmarks).all():
+        return crop
+    side, points = len(crop), landmarks[:, :2].astype(np.float64)
+    nose, lips = (_pixel(height, side) for height in (points[NOSE, 1], points[LIPS, 1].mean()))
+    cheeks = (_face(points, side) & (crop[..., 3] == 255))[nose:lips]
+    if not cheeks.any():
+        return crop
+    colour = np.median(crop[nose:lips, :, :3][cheeks], axis=0) * SHADE
+    # Beneath the middle of the cheeks' outer edges, whichever way the face is turned.
+    middle, half = points[CHEEKS, 0].mean(), NECK / 2 * np.ptp(points[:, 0])
+    neck = np.zeros((side, side), np.float32)
+    neck[lips:, slice(*(_pixel(end, side) for end in (middle - half, middle + half)))] = 1
+    front = np.float32(crop[..., 3:] / 255)
+    behind = (1 - front) * cv2.GaussianBlur(neck, (0, 0), RIM * side)[..., None]
+    matte = front + behind
+    rgb = crop[..., :3] + behind / np.maximum(matte, 1e-6) * (colour - crop[..., :3])
+    return np.rint(np.dstack([rgb, 255 * matte])).astype(np.uint8)
+
+
+def _face(points: np.ndarray, side: int) -> np.ndarray:
+    """Which pixels of a crop [side, side] the landmarks [478, 2] are around."""
+    return inside(hull(points), (slice(0, side), slice(0, side)))
+
+
+def _pixel(place: float, side: int) -> int:
+    """The pixel of a row or column of a crop, at its edges for places beyond."""
+    return int(np.clip(round(place), 0, side))
