@@ -264,6 +264,43 @@ def test_around_a_smaller_head_stands_what_is_around_in_the_frame():
     np.testing.assert_array_equal(*found)
 
 
+def heads(frame: np.ndarray, *treatments: int) -> tuple[np.ndarray, np.ndarray]:
+    """`frame` with faces that overlap covered in turn, by crops of a red, a green and a blue head a third as wide as
+    the face, and where heads are drawn.
+    """
+    drawn = np.zeros((HEIGHT, WIDTH), bool)
+    disc = (np.hypot(*np.mgrid[-32:32, -32:32]) < 10).astype(np.uint8)[..., None]
+    boxes = (50, 40, 90, 80), (70, 20, 130, 80), (40, 30, 110, 100)
+    for box, colour, treatment in zip(boxes, np.uint8(np.eye(3) * 250), treatments, strict=False):
+        crop = np.concatenate([np.broadcast_to(np.uint8(colour), (64, 64, 3)), disc * np.uint8(255)], -1)
+        made = face(box, transform=aligning(box, 64), crop=crop)
+        assert compose.treat(frame, made, treatment, drawn) == 1
+    return frame, drawn
+
+
+def test_beside_a_nearer_head_the_head_behind_it_is_still_seen():
+    alone, drawn = heads(noise(), compose.CROP)
+    assert (alone[drawn] == (250, 0, 0)).all() and drawn.sum() > 100
+    both, shown = heads(noise(), compose.CROP, compose.CROP)
+    red, green = ((both == colour).all(-1) for colour in ((250, 0, 0), (0, 250, 0)))
+    # All of the nearer one, and what its cover alone would have taken of the other, less the edge.
+    second = within((70, 20, 130, 80))
+    inner = ndimage.binary_erosion(drawn & ~ndimage.binary_dilation(green, iterations=4), iterations=5)
+    assert green.sum() > 900 and (inner & second).sum() > 30
+    assert np.abs(both[inner].astype(int) - (250, 0, 0)).max() < 10
+    assert not (shown & ~(red | green)).any()
+    # Nothing of what is covered has a part in it.
+    covered = (within((50, 40, 90, 80)) | second)[..., None]
+    other, _ = heads(np.where(covered, noise(5), noise()), compose.CROP, compose.CROP)
+    np.testing.assert_array_equal(both[covered[..., 0]], other[covered[..., 0]])
+
+
+def test_what_was_covered_otherwise_in_between_is_not_kept():
+    frame, drawn = heads(noise(), compose.CROP, compose.MASK)
+    assert not drawn[within((70, 20, 130, 80))].any() and drawn.any()
+    assert (frame[within((70, 20, 130, 80))] == cover.GREY).all()
+
+
 def sided() -> np.ndarray:
     """The subject's landmarks, with the oval's sides at its left and right and the nose tip in the middle."""
     points = mesh(SUBJECT)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from peekaboo.faces import cover, cutout
-from peekaboo.faces.cutout import necked, trimmed
+from peekaboo.faces.cutout import crowned, necked, trimmed
 from peekaboo.faces.matting import matted
 from peekaboo.judges.landmarks import REGION, Mesh
 from peekaboo.synth import head as heads
@@ -41,7 +41,7 @@ def test_a_head_ends_with_its_face_beneath_the_mouth_and_beside_it_as_heads_do(n
     assert kept[beneath & face].all() and not kept[beneath & (np.hypot((x - 64) / 25, (y - 64) / 35) > 1)].any()
 
 
-@pytest.mark.parametrize("change", [trimmed, necked])
+@pytest.mark.parametrize("change", [trimmed, necked, crowned])
 def test_where_no_face_is_found_the_crop_stays(change):
     crop = np.random.default_rng(0).integers(0, 256, (32, 32, 4), dtype=np.uint8)
     assert change(crop, np.full((478, 3), np.nan)) is crop
@@ -67,9 +67,29 @@ def test_a_neck_in_the_cheeks_colour_stands_behind_the_head_whichever_way_it_is_
     np.testing.assert_array_equal(mixed, [168, 131, 91, 255])
 
 
-def test_a_face_beyond_the_crop_gets_no_neck():
+def test_a_crown_in_the_foreheads_colour_stands_above_a_head_that_has_none():
+    y, x = np.mgrid[:128, :128]
+    # A head that ends with its face.
+    head = (((x - 64) / 20) ** 2 + ((y - 64) / 30) ** 2 <= 1) & (y > 50)
+    crop = np.where(head[..., None], np.uint8([200, 150, 100, 255]), np.uint8([0, 255, 0, 0]))
+    landmarks = oval(0)
+    for number, row in ((cutout.GLABELLA, 58), (cutout.EYES, 62), (cover.CHIN, 94), (cover.TOP, 50)):
+        landmarks[number, :2] = 64, row
+    found = crowned(crop, landmarks).astype(int)
+    np.testing.assert_array_equal(found[66:], crop[66:])
+    np.testing.assert_array_equal(found[head], crop[head])
+    # Eyes to chin are 32 pixels, and from row 50 to the brows the head is 36 to 39 wide.
+    rows, columns = np.flatnonzero(found[:, 64, 3] >= 128), np.flatnonzero(found[40, :, 3] >= 128)
+    assert rows.min() == pytest.approx(62 - 1.3 * 32, abs=1.5)
+    half = 19.5 * np.sqrt(1 - (18 / 37.6) ** 2)
+    assert (columns.min(), columns.max()) == pytest.approx((64 - half, 64 + half), abs=1.5)
+    np.testing.assert_array_equal(found[30:45, 64], np.tile([200, 150, 100, 255], (15, 1)))
+
+
+@pytest.mark.parametrize("change", [necked, crowned])
+def test_nothing_stands_behind_a_face_beyond_the_crop(change):
     crop = np.full((64, 64, 4), 255, np.uint8)
-    assert necked(crop, oval(0) + np.array([200, 0, 0])) is crop
+    assert change(crop, oval(0) + np.array([200, 0, 0])) is crop
 
 
 def test_of_rendered_heads_hardly_more_than_neck_and_clothes_is_trimmed():
@@ -106,3 +126,21 @@ def test_rendered_heads_have_necks_of_that_width_and_colour():
     assert np.abs(np.nanmedian(apart, axis=0)).max() < 8
     # Shoulders reach up to the chin of half of them, and are wider.
     assert np.quantile(widths, 0.25) == pytest.approx(cutout.NECK, abs=0.08)
+
+
+def test_rendered_heads_are_crowned_where_their_own_crown_is():
+    if not MODEL.exists():
+        pytest.skip(f"needs the ICT-FaceKit arrays, {MODEL}")
+    model, mesh, agreed = heads.load(MODEL), Mesh(), []
+    for parameters in heads.sample(np.random.default_rng(3), 40):
+        crop = matted(render.aligned(model, parameters, 128)[0])
+        landmarks = mesh.in_crops(crop[None, ..., :3])[0] * (128 / REGION)
+        if not np.isfinite(landmarks).all():
+            continue
+        head = trimmed(crop, landmarks)[: round(landmarks[cutout.GLABELLA, 1]), :, 3] >= 128
+        # Of the head nothing is left but the forehead.
+        bare = crop * np.uint8(np.arange(128) >= round(landmarks[cover.TOP, 1]))[:, None, None]
+        found = crowned(trimmed(bare, landmarks), landmarks)[: len(head), :, 3] >= 128
+        agreed.append((head & found).sum() / (head | found).sum())
+    assert len(agreed) >= 30
+    assert np.mean(agreed) > 0.78

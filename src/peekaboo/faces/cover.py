@@ -4,6 +4,8 @@ All outlines are convex polygons, float [K, 2] (x, y) in frame pixels. A window 
 the frame; `alpha` is float32 over a window, 1 where the cover hides the frame wholly.
 """
 
+from typing import NamedTuple
+
 import cv2
 import h5py
 import numpy as np
@@ -12,6 +14,18 @@ from peekaboo.faces.detection import SURE
 from peekaboo.faces.matting import matted
 
 Window = tuple[slice, slice]
+
+
+class Region(NamedTuple):
+    """What is covered of a frame: over a window the alpha of the cover and of where its head may show, both [h, w], and
+    how wide soft edges are, in pixels.
+    """
+
+    where: Window
+    alpha: np.ndarray
+    head: np.ndarray
+    feather: float
+
 
 GREY = 128
 # Shares of the face's size (the longer side of its bounding box), or of its height for the forehead.
@@ -216,31 +230,37 @@ def square(width: int, height: int) -> int:
     return min(width, height) // 2 * 2
 
 
+def region(outline: np.ndarray, head: np.ndarray, height: int, width: int) -> Region:
+    """What to cover of a frame of `height` x `width` for an outline, and where its head's may show."""
+    where = cover_window(outline, FEATHER, height, width)
+    return Region(where, *(alpha_over(each, where, FEATHER) for each in (outline, head)), FEATHER * size(outline))
+
+
 def paste(
-    frame: np.ndarray,
-    where: Window,
-    crop: np.ndarray,
-    transform: np.ndarray,
-    alpha: np.ndarray,
-    head: np.ndarray,
-    feather: float,
+    frame: np.ndarray, region: Region, crop: np.ndarray, transform: np.ndarray, drawn: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put the person of a crop, uint8 [S, S, 4] with its matte, into `frame` in place under `alpha` [h, w] over a
-    window, where its `head` [h, w] may show; return the alpha that was used and how much of it shows that person, both
-    float32 [h, w].
+    """Put the person of a crop, uint8 [S, S, 4] with its matte, into a region of `frame` in place; return the alpha
+    that was used and how much of it shows nothing but drawn persons, both float32 [h, w].
 
     Where the crop shows the room around the person, or ends, and beside the head, what is around in the frame is spread
     instead: a head that is smaller than the one it covers would stand in a halo of another room, and a larger one fill
-    the cover to its corners. Into that the person fades over `feather` pixels before the crop's own edge, and where
-    alpha is below 1 into the frame, so that no seam shows there.
+    the cover to its corners. Persons `drawn` [H, W] before, of whom nothing is left of the source, stay there. Into
+    that the person fades over the region's feather before the crop's own edge, and where alpha is below 1 into the
+    frame, so that no seam shows there.
     """
+    where, alpha, head, feather = region
     warped, distance = warp_back(crop, transform, where)
     fading = _smooth(distance / feather)
     warped, person = warped[..., :3], np.float32(warped[..., 3:] / 255) * (head * fading)[..., None]
     covered = np.where(alpha >= 1, np.float32(1), alpha * fading)
     behind = spread(frame[where], 1 - covered[..., None], feather)
+    shown = person
+    if drawn is not None and drawn[where].any():
+        kept = _within(drawn[where], feather / 4)[..., None]
+        behind += kept * (frame[where] - behind)
+        shown = person + (1 - person) * kept
     blend(frame, where, np.rint(behind + person * (warped - behind)), covered)
-    return covered, covered * person[..., 0]
+    return covered, covered * shown[..., 0]
 
 
 def composed(
@@ -250,10 +270,9 @@ def composed(
     pixels and the head's, and how much of that is the crop's person [S, S].
     """
     frame, shown = part.copy(), np.zeros(part.shape[:2], np.float32)
-    where = cover_window(outline, FEATHER, *part.shape[:2])
-    if shown[where].size:
-        alphas = [alpha_over(each, where, FEATHER) for each in (outline, head)]
-        _, shown[where] = paste(frame, where, matted(crop), np.eye(2, 3), *alphas, FEATHER * size(outline))
+    covered = region(outline, head, *part.shape[:2])
+    if covered.alpha.size:
+        _, shown[covered.where] = paste(frame, covered, matted(crop), np.eye(2, 3))
     return frame, shown
 
 
@@ -284,6 +303,11 @@ def _ellipse(box: np.ndarray, growth: float) -> np.ndarray:
     # The polygon's edges, not its corners, lie on the ellipse.
     radius = growth * (high - low) / 2 / np.cos(np.pi / 64)
     return (low + high) / 2 + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _within(mask: np.ndarray, sigma: float) -> np.ndarray:
+    """How far inside a bool mask [h, w] each pixel is: 0 outside and at the edge, 1 from 2 `sigma` pixels on."""
+    return mask * np.clip(2 * cv2.GaussianBlur(np.float32(mask), (0, 0), sigma) - 1, 0, 1)
 
 
 def _smooth(x: np.ndarray) -> np.ndarray:

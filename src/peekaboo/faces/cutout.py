@@ -1,4 +1,4 @@
-"""Cutting a drawn head out of its crop: what of it is put into a frame, and on what neck.
+"""Cutting a drawn head out of its crop: what of it is put into a frame, and what stands behind it there.
 
 Crops are uint8 [S, S, 4], RGB and a matte, see `matted`; landmarks are those of the drawn face, [478, 3] in the crop's
 pixels or NaN where the face mesh finds none, and then the crop stays as it is.
@@ -7,16 +7,18 @@ pixels or NaN where the face mesh finds none, and then the crop stays as it is.
 import cv2
 import numpy as np
 
-from peekaboo.faces.cover import CHEEKS, NOSE, hull, inside
+from peekaboo.faces.cover import CHEEKS, CHIN, NOSE, TOP, hull, inside
 from peekaboo.faces.matting import RIM
 
-LIPS = [13, 14]  # face-mesh landmarks: the middle of the inner lips
+# Face-mesh landmarks: the middle of the inner lips, the outer corners of the eyes, the middle between the brows.
+LIPS, EYES, GLABELLA = [13, 14], [33, 263], 9
 # How far a head reaches beside its face, of that's width and times the cube of how far the nose is from there: ears by
 # a sixth on both sides, the back of a turned head by nearly all of it, and next to nothing on the side it turns to.
 BESIDE = 1.4
 # A neck's width as a share of its face's, and its red, green and blue as shares of its cheeks', as rendered infants
 # have them beneath the chin.
 NECK, SHADE = 0.62, (0.80, 0.84, 0.89)
+CROWN = 1.3  # how high a head is above its eyes, of how far its chin is beneath them
 
 
 def trimmed(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -50,19 +52,50 @@ def necked(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         return crop
     side, points = len(crop), landmarks[:, :2].astype(np.float64)
     nose, lips = (_pixel(height, side) for height in (points[NOSE, 1], points[LIPS, 1].mean()))
-    cheeks = (_face(points, side) & (crop[..., 3] == 255))[nose:lips]
-    if not cheeks.any():
-        return crop
-    colour = np.median(crop[nose:lips, :, :3][cheeks], axis=0) * SHADE
     # Beneath the middle of the cheeks' outer edges, whichever way the face is turned.
     middle, half = points[CHEEKS, 0].mean(), NECK / 2 * np.ptp(points[:, 0])
-    neck = np.zeros((side, side), np.float32)
-    neck[lips:, slice(*(_pixel(end, side) for end in (middle - half, middle + half)))] = 1
+    neck = np.zeros((side, side), bool)
+    neck[lips:, slice(*(_pixel(end, side) for end in (middle - half, middle + half)))] = True
+    return _backed(crop, neck, _skin(crop, points, nose, lips) * SHADE)
+
+
+def crowned(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Put the upper half of a head behind the head, in the colour of its forehead: half an ellipse, as wide as it is at
+    the forehead, CROWN high.
+
+    Above a drawn head that is smaller than the infant's, the infant's hair would hang over a gap. There is none where
+    the crop shows no forehead.
+    """
+    if not np.isfinite(landmarks).all():
+        return crop
+    side, points = len(crop), landmarks[:, :2].astype(np.float64)
+    top, brow = (_pixel(points[number, 1], side) for number in (TOP, GLABELLA))
+    columns = np.flatnonzero((crop[top:brow, :, 3] >= 128).any(0))
+    if not len(columns):
+        return crop
+    eyes = points[EYES, 1].mean()
+    height = max(1, brow - eyes + CROWN * (points[CHIN, 1] - eyes))
+    y, x = np.mgrid[:side, :side]
+    middle, half = (columns[0] + columns[-1]) / 2, (columns[-1] - columns[0] + 1) / 2
+    skull = (((x - middle) / half) ** 2 + ((y - brow) / height) ** 2 <= 1) & (y < brow)
+    return _backed(crop, skull, _skin(crop, points, top, brow))
+
+
+def _backed(crop: np.ndarray, shape: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """The crop with a shape [S, S] of one colour [3] behind it, blurred by RIM; as it is where the colour is NaN."""
+    if not np.isfinite(colour).all():
+        return crop
     front = np.float32(crop[..., 3:] / 255)
-    behind = (1 - front) * cv2.GaussianBlur(neck, (0, 0), RIM * side)[..., None]
+    behind = (1 - front) * cv2.GaussianBlur(np.float32(shape), (0, 0), RIM * len(crop))[..., None]
     matte = front + behind
     rgb = crop[..., :3] + behind / np.maximum(matte, 1e-6) * (colour - crop[..., :3])
     return np.rint(np.dstack([rgb, 255 * matte])).astype(np.uint8)
+
+
+def _skin(crop: np.ndarray, points: np.ndarray, first: int, last: int) -> np.ndarray:
+    """The median colour [3] of the face [478, 2] from one row to another, NaN where the crop shows nothing of it."""
+    face = (_face(points, len(crop)) & (crop[..., 3] == 255))[first:last]
+    return np.median(crop[first:last, :, :3][face], axis=0) if face.any() else np.full(3, np.nan)
 
 
 def _face(points: np.ndarray, side: int) -> np.ndarray:

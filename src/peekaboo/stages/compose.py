@@ -37,12 +37,12 @@ class Face:
     crop: np.ndarray | None
 
 
-def treat(frame: np.ndarray, face: Face, treatment: int) -> float:
+def treat(frame: np.ndarray, face: Face, treatment: int, drawn: np.ndarray | None = None) -> float:
     """Cover one face of `frame` (uint8 RGB [H, W, 3]) in place and return its coverage.
 
     Coverage is the share of the face, as far as it is in the frame, whose alpha is at least OPAQUE; 1 where the whole
-    face is outside the frame. With CROP what its head leaves of the face shows what is
-    around.
+    face is outside the frame. With CROP what its head leaves of the face shows what is around, and where faces that
+    were treated before are `drawn` (bool [H, W], brought up to date), those.
     """
     outline = cover.cover_outline(face.landmarks, face.box, face.certain)
     extent = cover.size(outline)
@@ -50,16 +50,21 @@ def treat(frame: np.ndarray, face: Face, treatment: int) -> float:
     where = cover.cover_window(outline, feather, *frame.shape[:2])
     if frame[where].size == 0:
         return 1.0
-    alpha = cover.alpha_over(outline, where, feather)
+    shown = np.zeros(frame[where].shape[:2], np.float32)
     if treatment == CROP:
-        head = cover.alpha_over(cover.head_outline(face.landmarks, face.box, face.certain), where, feather)
-        alpha, _ = cover.paste(frame, where, face.crop, face.transform, alpha, head, feather * extent)
-    elif treatment == BLUR:
-        cover.blend(frame, where, cover.blurred(frame[where], extent), alpha)
-    elif treatment == PIXELATE:
-        cover.blend(frame, where, cover.pixelated(frame[where], extent), alpha)
+        head = cover.head_outline(face.landmarks, face.box, face.certain)
+        region = cover.region(outline, head, *frame.shape[:2])
+        alpha, shown = cover.paste(frame, region, face.crop, face.transform, drawn)
     else:
-        cover.blend(frame, where, cover.GREY, alpha)
+        alpha = cover.alpha_over(outline, where, feather)
+        if treatment == BLUR:
+            cover.blend(frame, where, cover.blurred(frame[where], extent), alpha)
+        elif treatment == PIXELATE:
+            cover.blend(frame, where, cover.pixelated(frame[where], extent), alpha)
+        else:
+            cover.blend(frame, where, cover.GREY, alpha)
+    if drawn is not None:
+        drawn[where] = np.where(alpha > 0, shown >= OPAQUE, drawn[where])
     outline = cover.face_outline(face.landmarks, face.box)
     whole = cover.window(outline, 0, *frame.shape[:2])
     reached = np.zeros(frame.shape[:2], bool)
@@ -69,13 +74,14 @@ def treat(frame: np.ndarray, face: Face, treatment: int) -> float:
 
 
 def drawn_head(crop: np.ndarray, mesh: Mesh) -> np.ndarray:
-    """Cut the head out of a drawn crop, uint8 RGB [S, S, 3], on a neck of its own: [S, S, 4], with its matte.
+    """Cut the head out of a drawn crop, uint8 RGB [S, S, 3], on a neck of its own and with a crown: [S, S, 4].
 
     A walk looks at persons as `matted` has them: a mesh of what is drawn would slow each look down, and what it changes
     here, neck, clothes and room, hardly changes what judges see.
     """
     landmarks = mesh.in_crops(crop[None])[0] * (len(crop) / REGION)
-    return cutout.necked(cutout.trimmed(matting.matted(crop), landmarks), landmarks)
+    head = cutout.trimmed(matting.matted(crop), landmarks)
+    return cutout.crowned(cutout.necked(head, landmarks), landmarks)
 
 
 def compose(
@@ -85,7 +91,8 @@ def compose(
 
     `decoded` is decode's stage file for a method with a generator, None for blur, pixelate and mask. A face without a
     usable crop is masked. `bystanders` "blur" blurs the tracks after the first. Smaller faces, taken to be farther
-    away, are covered first. Raises ValueError for a present face that has no box.
+    away, are covered first; beside the drawn heads of nearer ones theirs are still seen. Raises ValueError for a
+    present face that has no box.
     """
     present, boxes = (faces[name][:] for name in ("present", "boxes"))
     certain = cover.certain(faces)
@@ -97,7 +104,7 @@ def compose(
         wanted[1:] = BLUR
     area = np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
     for n, source in enumerate(clip):
-        frame = source.copy()
+        frame, drawn = source.copy(), np.zeros(source.shape[:2], bool)
         covered, treatment = np.full(len(wanted), np.nan, np.float32), np.full(len(wanted), NONE, np.uint8)
         tracks = np.flatnonzero(present[n])
         for track in map(int, tracks[np.argsort(area[n, tracks], kind="stable")]):
@@ -107,7 +114,7 @@ def compose(
             crop = drawn_head(decoded["crops"][n, track], mesh) if treatment[track] == CROP else None
             place = (faces[name][n, track] for name in ("landmarks", "transforms"))
             face = Face(boxes[n, track], *place, certain=bool(certain[n, track]), crop=crop)
-            covered[track] = treat(frame, face, treatment[track])
+            covered[track] = treat(frame, face, treatment[track], drawn)
         yield frame, covered, treatment
 
 
