@@ -289,10 +289,10 @@ def test_beside_a_nearer_head_the_head_behind_it_is_still_seen():
     assert green.sum() > 900 and (inner & second).sum() > 30
     assert np.abs(both[inner].astype(int) - (250, 0, 0)).max() < 10
     assert not (shown & ~(red | green)).any()
-    # Nothing of what is covered has a part in it.
-    covered = (within((50, 40, 90, 80)) | second)[..., None]
-    other, _ = heads(np.where(covered, noise(5), noise()), compose.CROP, compose.CROP)
-    np.testing.assert_array_equal(both[covered[..., 0]], other[covered[..., 0]])
+    # Of the faces no more is left than what one's colours may have to do with those around the other.
+    covered = within((50, 40, 90, 80)) | second
+    other, _ = heads(np.where(covered[..., None], noise(5), noise()), compose.CROP, compose.CROP)
+    assert np.abs(both.astype(int) - other)[covered].max() <= 2
 
 
 def test_what_was_covered_otherwise_in_between_is_not_kept():
