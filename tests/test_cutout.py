@@ -92,55 +92,48 @@ def test_nothing_stands_behind_a_face_beyond_the_crop(change):
     assert change(crop, oval(0) + np.array([200, 0, 0])) is crop
 
 
-def test_of_rendered_heads_hardly_more_than_neck_and_clothes_is_trimmed():
+@pytest.fixture(scope="module")
+def rendered() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rendered heads with their mattes, uint8 [128, 128, 4], in which a face is found, and its landmarks."""
     if not MODEL.exists():
         pytest.skip(f"needs the ICT-FaceKit arrays, {MODEL}")
-    model, mesh, above, beneath = heads.load(MODEL), Mesh(), [], []
-    for parameters in heads.sample(np.random.default_rng(0), 12):
-        crop = matted(render.aligned(model, parameters, 128)[0])
-        landmarks = mesh.in_crops(crop[None, ..., :3])[0] * (128 / REGION)
+    model, mesh = heads.load(MODEL), Mesh()
+    crops = [matted(render.aligned(model, p, 128)[0]) for p in heads.sample(np.random.default_rng(3), 40)]
+    landmarks = [mesh.in_crops(crop[None, ..., :3])[0] * (128 / REGION) for crop in crops]
+    found = [pair for pair in zip(crops, landmarks, strict=True) if np.isfinite(pair[1]).all()]
+    assert len(found) >= 30
+    return found
+
+
+def test_of_rendered_heads_hardly_more_than_neck_and_clothes_is_trimmed(rendered):
+    above, beneath = [], []
+    for crop, landmarks in rendered:
         left = trimmed(crop, landmarks)[..., 3].astype(int)
-        if np.isfinite(landmarks).all():
-            chin, lips = round(landmarks[:, 1].max()), round(landmarks[cutout.LIPS, 1].mean())
-            above.append(left[:lips].sum() / crop[:lips, ..., 3].sum(dtype=int))
-            beneath.append(left[chin + 6 :].sum() / max(1, crop[chin + 6 :, ..., 3].sum(dtype=int)))
-    assert len(above) >= 10
+        chin, lips = round(landmarks[:, 1].max()), round(landmarks[cutout.LIPS, 1].mean())
+        above.append(left[:lips].sum() / crop[:lips, ..., 3].sum(dtype=int))
+        beneath.append(left[chin + 6 :].sum() / max(1, crop[chin + 6 :, ..., 3].sum(dtype=int)))
     assert np.mean(above) > 0.97 and max(beneath) < 0.05
 
 
-def test_rendered_heads_have_necks_of_that_width_and_colour():
-    if not MODEL.exists():
-        pytest.skip(f"needs the ICT-FaceKit arrays, {MODEL}")
-    model, mesh, apart, widths = heads.load(MODEL), Mesh(), [], []
-    for parameters in heads.sample(np.random.default_rng(3), 40):
-        crop = matted(render.aligned(model, parameters, 128)[0])
-        landmarks = mesh.in_crops(crop[None, ..., :3])[0] * (128 / REGION)
-        if not np.isfinite(landmarks).all():
-            continue
+def test_rendered_heads_have_necks_of_that_width_and_colour(rendered):
+    apart, widths = [], []
+    for crop, landmarks in rendered:
         chin, middle = round(landmarks[:, 1].max()), round(landmarks[cover.CHEEKS, 0].mean())
         bare = crop * np.uint8(np.arange(128) < chin)[:, None, None]
         beneath = np.s_[chin + 3 : chin + 6, middle - 3 : middle + 4, :3]
         apart.append(np.median(necked(bare, landmarks)[beneath].astype(int) - crop[beneath], axis=(0, 1)))
         widths.append((crop[chin + 3 :, :, 3] >= 128).sum(1).min() / np.ptp(landmarks[:, 0]))
-    assert len(apart) >= 30
     assert np.abs(np.nanmedian(apart, axis=0)).max() < 8
     # Shoulders reach up to the chin of half of them, and are wider.
     assert np.quantile(widths, 0.25) == pytest.approx(cutout.NECK, abs=0.08)
 
 
-def test_rendered_heads_are_crowned_where_their_own_crown_is():
-    if not MODEL.exists():
-        pytest.skip(f"needs the ICT-FaceKit arrays, {MODEL}")
-    model, mesh, agreed = heads.load(MODEL), Mesh(), []
-    for parameters in heads.sample(np.random.default_rng(3), 40):
-        crop = matted(render.aligned(model, parameters, 128)[0])
-        landmarks = mesh.in_crops(crop[None, ..., :3])[0] * (128 / REGION)
-        if not np.isfinite(landmarks).all():
-            continue
+def test_rendered_heads_are_crowned_where_their_own_crown_is(rendered):
+    agreed = []
+    for crop, landmarks in rendered:
         head = trimmed(crop, landmarks)[: round(landmarks[cutout.GLABELLA, 1]), :, 3] >= 128
         # Of the head nothing is left but the forehead.
         bare = crop * np.uint8(np.arange(128) >= round(landmarks[cover.TOP, 1]))[:, None, None]
         found = crowned(trimmed(bare, landmarks), landmarks)[: len(head), :, 3] >= 128
         agreed.append((head & found).sum() / (head | found).sum())
-    assert len(agreed) >= 30
     assert np.mean(agreed) > 0.78
