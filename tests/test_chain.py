@@ -159,6 +159,7 @@ def test_other_infants_have_a_row_for_each_clip():
     row = found.iloc[0]
     assert row["different_published"] == pytest.approx(2 / 3) and row["different_filmed"] == pytest.approx(2 / 3)
     assert row["verdict_published"] == pytest.approx(1 / 3) and math.isnan(row["different_rendered"])
+    assert row["infant_published"] == row["different_published"] and math.isnan(row["infant_rendered"])
     assert row["identity_distance"] == pytest.approx(0.7) and row["identity_cos"] == pytest.approx(0.8)
 
 

@@ -35,6 +35,8 @@ MEASURES = {
     "different_published": Measure("frames with a different person, published threshold", True, 0.95),
     "different_rendered": Measure("frames with a different person, threshold of rendered infants", True, 0.95),
     "different_filmed": Measure("frames with a different person, threshold of infants filmed alike", True, 0.95),
+    "infant_published": Measure("the same of the infant alone, published threshold", True),
+    "infant_rendered": Measure("the same of the infant alone, threshold of rendered infants", True),
     "verdict_published": Measure("frames that the verdict passes, published threshold", True),
     "verdict_rendered": Measure("frames that the verdict would pass, threshold of rendered infants", True),
     "identity_distance": Measure("identity distance", True),
@@ -127,6 +129,17 @@ def persons(same_frame: np.ndarray, nearest: np.ndarray, limits: dict[str, float
     }
 
 
+def distances(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Of the rows of a per-frame table the distances that `persons` takes."""
+    same_frame = rows["identity_distance"]
+    return same_frame.to_numpy(), np.fmin(same_frame, rows["identity_distance_mean"]).to_numpy()
+
+
+def alone(found: dict[str, float]) -> dict[str, float]:
+    """Of `persons` of the infant alone what is told beside that of all faces."""
+    return {f"infant_{name}": found[f"different_{name}"] for name in ("published", "rendered")}
+
+
 def standing(difference: Spread, higher: bool) -> str:
     """Say if a paired difference means better, worse or noise where more (`higher`) or less is better."""
     if difference.error is None:
@@ -199,9 +212,9 @@ def per_clip(
             infant = infant_rows(table, boxes, truth["landmarks68"])
             if method == methods[0]:
                 rows.append({"clip": clip, "method": ORIGINAL} | against_truth(infant, "original", truth))
-            nearest = table[["identity_distance", "identity_distance_mean"]].min(axis=1).to_numpy()
             row = {"clip": clip, "method": method, "frames": found["frames"], "face_frames": len(table)}
-            row |= persons(table["identity_distance"].to_numpy(), nearest, thresholds)
+            everybody, infants = (persons(*distances(judged), thresholds) for judged in (table, infant))
+            row |= everybody | alone(infants)
             row["fps"] = found["frames"] / sum(stage["seconds"] for stage in stages)
             rows.append(row | summary["metrics"] | against_truth(infant, "anonymized", truth))
             reports += stages
@@ -212,15 +225,12 @@ def per_clip(
 
 def peer_rows(found: dict[str, peers.Distances], limits: dict[str, float | None]) -> pd.DataFrame:
     """A row per clip, as `per_clip`'s, of infants who are others than the clip's and do the same."""
-    return pd.DataFrame(
-        {
-            "clip": clip,
-            "method": PEER,
-            **persons(distances.same_frame, distances.peers, limits),
-            "identity_cos": metrics.mean(distances.cosines).value,
-        }
-        for clip, distances in found.items()
-    )
+    rows = []
+    for clip, apart in found.items():
+        infants = persons(apart.same_frame, apart.peers, limits)
+        cosine = metrics.mean(apart.cosines).value
+        rows.append({"clip": clip, "method": PEER, **infants, **alone(infants), "identity_cos": cosine})
+    return pd.DataFrame(rows)
 
 
 def summarize(table: pd.DataFrame) -> dict[str, Any]:
@@ -339,8 +349,9 @@ over the clip the lower one tells infants apart from {limits[FILMED]:.3f} on (eq
 benchmark clips' infants and others that are as old, of their sex and complexion, and do the same in the same light). A
 clip's verdict holds the lower one against the published threshold, too, and so is stricter: a mean is nearer than most
 pictures. The column `{PEER}` is what dlib says of those others in the same frames, who are other persons in all of
-them. Errors without "truth" compare the judge's reading of the anonymised face with that of the original; the column
-`{ORIGINAL}` is what the judges miss on the original itself.
+them. All faces that are tracked count, those of adults and of toys as well; two rows are of the infants alone. Errors
+without "truth" compare the judge's reading of the anonymised face with that of the original; the column `{ORIGINAL}` is
+what the judges miss on the original itself.
 
 ## `{OURS}` and `{RIVAL}`
 
