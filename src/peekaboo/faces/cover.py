@@ -306,7 +306,7 @@ def _ellipse(box: np.ndarray, growth: float) -> np.ndarray:
 
 
 def _within(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """How far inside a bool mask [h, w] each pixel is: 0 outside and at the edge, 1 from 2 `sigma` pixels on."""
+    """How far inside a bool mask [h, w] each pixel is: 0 outside and at the edge, to 1 within 3 `sigma`."""
     return mask * np.clip(2 * cv2.GaussianBlur(np.float32(mask), (0, 0), sigma) - 1, 0, 1)
 
 
