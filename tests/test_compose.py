@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from peekaboo import media, stagefile
-from peekaboo.faces import cover
+from peekaboo.faces import cover, matting
+from peekaboo.judges.landmarks import Mesh
 from peekaboo.stages import compose
 
 WIDTH, HEIGHT, FRAMES, SIDE = 200, 160, 6, 32
@@ -169,6 +170,11 @@ def test_bystanders_can_be_blurred(project):
     assert (covered[:, 1] == 1).all()
     # Noise that is blurred is nearly flat, crops of noise are not.
     assert output[0][within(BYSTANDER)].std(axis=0).max() < 25 < output[0][within(SUBJECT)].std(axis=0).min()
+
+
+def test_a_crop_in_which_no_face_is_found_stays_whole():
+    crop = noise()[:SIDE, :SIDE]
+    np.testing.assert_array_equal(compose.drawn_head(crop, Mesh()), matting.matted(crop))
 
 
 def test_subject_view_shows_crops_alone(project):

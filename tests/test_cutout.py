@@ -41,12 +41,6 @@ def test_a_head_ends_with_its_face_beneath_the_mouth_and_beside_it_as_heads_do(n
     assert kept[beneath & face].all() and not kept[beneath & (np.hypot((x - 64) / 25, (y - 64) / 35) > 1)].any()
 
 
-@pytest.mark.parametrize("change", [trimmed, necked, crowned])
-def test_where_no_face_is_found_the_crop_stays(change):
-    crop = np.random.default_rng(0).integers(0, 256, (32, 32, 4), dtype=np.uint8)
-    assert change(crop, np.full((478, 3), np.nan)) is crop
-
-
 @pytest.mark.parametrize("turn", [-8, 0, 8])
 def test_a_neck_in_the_cheeks_colour_stands_behind_the_head_whichever_way_it_is_turned(turn):
     y, x = np.mgrid[:128, :128]

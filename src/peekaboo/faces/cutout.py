@@ -1,7 +1,7 @@
 """Cutting a drawn head out of its crop: what of it is put into a frame, and what stands behind it there.
 
-Crops are uint8 [S, S, 4], RGB and a matte, see `matted`; landmarks are those of the drawn face, [478, 3] in the crop's
-pixels or NaN where the face mesh finds none, and then the crop stays as it is.
+Crops are uint8 [S, S, 4], RGB and a matte, see `matted`; landmarks are those of the drawn face, finite [478, 3] in the
+crop's pixels.
 """
 
 import cv2
@@ -12,8 +12,8 @@ from peekaboo.faces.matting import RIM
 
 # Face-mesh landmarks: the middle of the inner lips, the outer corners of the eyes, the middle between the brows.
 LIPS, EYES, GLABELLA = [13, 14], [33, 263], 9
-# How far a head reaches beside its face, of that's width and times the cube of how far the nose is from there: ears by
-# a sixth on both sides, the back of a turned head by nearly all of it, and next to nothing on the side it turns to.
+# How far a head reaches beside its face, as a share of the face's width, times the cube of how far the nose is from
+# there: ears by a sixth on both sides, the back of a turned head by nearly all, next to nothing where it turns to.
 BESIDE = 1.4
 # A neck's width as a share of its face's, and its red, green and blue as shares of its cheeks', as rendered infants
 # have them beneath the chin.
@@ -28,8 +28,6 @@ def trimmed(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     the frame. Above, it ends where heads do BESIDE their faces: what the segmentation takes of the room along with the
     person may reach as far as the crop.
     """
-    if not np.isfinite(landmarks).all():
-        return crop
     side, points = len(crop), landmarks[:, :2].astype(np.float64)
     head = np.uint8(255) * _face(points, side)
     (left, right), nose = (points[:, 0].min(), points[:, 0].max()), points[NOSE, 0]
@@ -48,8 +46,6 @@ def necked(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     Where a drawn chin is smaller than the infant's, shirt and room, spread from around, would stand between it and the
     shoulders. There is no neck where the crop shows no cheeks.
     """
-    if not np.isfinite(landmarks).all():
-        return crop
     side, points = len(crop), landmarks[:, :2].astype(np.float64)
     nose, lips = (_pixel(height, side) for height in (points[NOSE, 1], points[LIPS, 1].mean()))
     # Beneath the middle of the cheeks' outer edges, whichever way the face is turned.
@@ -66,8 +62,6 @@ def crowned(crop: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     Above a drawn head that is smaller than the infant's, the infant's hair would hang over a gap. There is none where
     the crop shows no forehead.
     """
-    if not np.isfinite(landmarks).all():
-        return crop
     side, points = len(crop), landmarks[:, :2].astype(np.float64)
     top, brow = (_pixel(points[number, 1], side) for number in (TOP, GLABELLA))
     columns = np.flatnonzero((crop[top:brow, :, 3] >= 128).any(0))

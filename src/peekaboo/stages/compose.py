@@ -79,8 +79,10 @@ def drawn_head(crop: np.ndarray, mesh: Mesh) -> np.ndarray:
     A walk looks at persons as `matted` has them: a mesh of what is drawn would slow each look down, and what it changes
     here, neck, clothes and room, hardly changes what judges see.
     """
-    landmarks = mesh.in_crops(crop[None])[0] * (len(crop) / REGION)
-    head = cutout.trimmed(matting.matted(crop), landmarks)
+    landmarks, person = mesh.in_crops(crop[None])[0] * (len(crop) / REGION), matting.matted(crop)
+    if not np.isfinite(landmarks).all():
+        return person
+    head = cutout.trimmed(person, landmarks)
     return cutout.crowned(cutout.necked(head, landmarks), landmarks)
 
 
