@@ -79,7 +79,7 @@ def bookkeeping(count, folder):
     That is all of extract but looking at pictures, by its own functions; the face is that of one detection.
     """
     frame = next(media.frames(HOME / "resources" / "demo" / "infant.mp4"))
-    face = detection.Detector(0.5)(frame, 0)[0]
+    face = detection.Detector(0.5)(frame, sweep=True)[0]
     times = np.arange(count) / 30
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with stagefile.write(folder / "bookkeeping.h5") as file, stagefile.scratch(folder / "bookkeeping.h5") as found:

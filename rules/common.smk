@@ -24,6 +24,7 @@ import psutil
 import yaml
 from safetensors import SafetensorError, safe_open
 from snakemake.exceptions import WorkflowError
+from snakemake.io import ancient
 from snakemake.utils import update_config
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
@@ -741,9 +742,28 @@ def original(clips, problem=None):
     def path(wildcards):
         if problem and wildcards.clip not in RENDERED:
             raise problem
-        return known(clips, wildcards.clip).path
+        found = known(clips, wildcards.clip).path
+        # Snakemake would name a newer file in its log; `stamp` tells it, and an older one, too.
+        return found if wildcards.clip in RENDERED else ancient(found)
 
     return path
+
+
+def stamp(clips):
+    """Function that gives what changes when another file takes the place of a clip of the user's: a hash of its size
+    and its time.
+    """
+
+    def of(wildcards):
+        path = Path(known(clips, wildcards.clip).path)
+        if wildcards.clip in RENDERED or not path.exists():
+            return ""
+        found = path.stat()
+        return hashlib.sha256(
+            f"{found.st_size} {found.st_mtime_ns}".encode()
+        ).hexdigest()
+
+    return of
 
 
 def if_there(path):

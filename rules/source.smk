@@ -9,6 +9,8 @@ rule source:
     localrule: True
     conda:
         "../envs/peekaboo.yaml"
+    params:
+        stamp=stamp(CLIPS),
     message:
         "{wildcards.clip}: link the clip"
     shell:

@@ -261,7 +261,7 @@ def test_the_shipped_registry_is_valid_and_complete():
 
 
 def test_the_registry_agrees_with_the_files_that_are_here():
-    from peekaboo import models
+    from peekaboo import stagefile
 
     folder = HOME.parent / "shared" / "models"
     if not folder.is_dir():
@@ -270,7 +270,7 @@ def test_the_registry_agrees_with_the_files_that_are_here():
     assert len(here) == 5
     for entry in here:
         path = folder / entry["file"]
-        assert (path.stat().st_size, models.checksum(path)) == (entry["size"], entry["sha256"])
+        assert (path.stat().st_size, stagefile.checksum(path)) == (entry["size"], entry["sha256"])
 
 
 @pytest.mark.parametrize(

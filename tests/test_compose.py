@@ -64,7 +64,8 @@ def project(tmp_path) -> Path:
     decoded = aligned.copy()
     decoded[4, 0] = False
     with stagefile.write(tmp_path / "extract.h5") as file:
-        file.attrs.update(width=WIDTH, height=HEIGHT, resolution=SIDE)
+        file.attrs.update(clip="P01", width=WIDTH, height=HEIGHT, resolution=SIDE)
+        file.attrs["source"] = stagefile.checksum(tmp_path / "clip.mp4")
         arrays = {"pts": pts, "present": present, "meshed": meshed, "boxes": boxes, "landmarks": landmarks}
         arrays |= {"aligned": aligned, "transforms": transforms, "confidence": np.where(meshed, 0.9, 0)}
         arrays["confidence"][1, 0] = 0.7
@@ -435,8 +436,9 @@ def test_blur_and_pixelate_leave_little():
 
 
 @pytest.mark.parametrize("method", [GENERATED, "blur"])
-def test_a_crash_in_the_middle_leaves_no_clip(project, monkeypatch, method):
+def test_a_crash_in_the_middle_leaves_no_clip_and_no_verdict(project, monkeypatch, method):
     run(project, method)
+    (project / "summary.json").write_text('{"verdict": "pass"}')
     treat, calls = compose.treat, []
 
     def failing(*arguments):
@@ -448,7 +450,7 @@ def test_a_crash_in_the_middle_leaves_no_clip(project, monkeypatch, method):
     monkeypatch.setattr(compose, "treat", failing)
     with pytest.raises(RuntimeError, match="power cut"):
         run(project, method)
-    assert not [p for p in project.iterdir() if "anonymized" in p.name]
+    assert not [p for p in project.iterdir() if "anonymized" in p.name or p.name == "summary.json"]
 
 
 def test_a_failing_report_leaves_no_clip(project, monkeypatch):
@@ -469,11 +471,13 @@ def change(folder: Path, file: str, name: str, array: np.ndarray) -> None:
 
 def test_files_that_do_not_belong_together_are_refused(project):
     with stagefile.read(project / "extract.h5") as file:
-        pts, present, boxes = (file[name][:] for name in ("pts", "present", "boxes"))
-    change(project, "extract.h5", "pts", pts + 1)
-    with pytest.raises(ValueError, match="run extract again"):
+        present, boxes = (file[name][:] for name in ("present", "boxes"))
+    clip = (project / "clip.mp4").read_bytes()
+    # Another recording by the same camera, as long.
+    (project / "clip.mp4").write_bytes(clip[::-1])
+    with pytest.raises(ValueError, match=r"P01: expected the clip that extract saw, .* extract anew"):
         run(project, "mask")
-    change(project, "extract.h5", "pts", pts)
+    (project / "clip.mp4").write_bytes(clip)
     change(project, "decode.h5", "crops", np.zeros((FRAMES, 2, 16, 16, 3), np.uint8))
     with pytest.raises(ValueError, match="run decode again"):
         run(project, GENERATED)

@@ -54,7 +54,7 @@ def turned(picture, degrees, zoom=1.0):
 
 def test_landmarks_lie_on_the_true_ones_of_the_rendered_infant(detector, infant, truth):
     for n in (0, 12, 25, 50, 95):
-        (face,) = detector(infant[n], n)
+        (face,) = detector(infant[n], sweep=n % 5 == 0)
         true = truth["landmarks68"][n][CORNERS_68]
         apart = np.linalg.norm(true[0] - true[3])
         error = np.linalg.norm(face.landmarks[MESH_CORNERS, :2] - true, axis=1).mean() / apart
@@ -65,7 +65,7 @@ def test_landmarks_lie_on_the_true_ones_of_the_rendered_infant(detector, infant,
 def test_the_infant_is_found_in_every_frame_in_which_the_face_is_in_sight(detector, infant, truth):
     seen = np.flatnonzero(truth["visibility"] > 0.9)[::4]
     for n in seen:
-        faces = detector(infant[n], n)
+        faces = detector(infant[n], sweep=n % 5 == 0)
         assert len(faces) == 1 and faces[0].sure, f"frame {n}: {len(faces)} faces"
         inside = (truth["landmarks68"][n] > faces[0].box[:2]) & (truth["landmarks68"][n] < faces[0].box[2:])
         assert inside.all(1).mean() > 0.75
@@ -74,7 +74,7 @@ def test_the_infant_is_found_in_every_frame_in_which_the_face_is_in_sight(detect
 @pytest.mark.parametrize("degrees", [40, 90, 140, 180, -90])
 def test_a_face_turned_in_the_picture_is_found_the_right_way_round(detector, infant, truth, degrees):
     picture, matrix = turned(infant[0], degrees, 0.7)
-    (face,) = detector(picture, 0)
+    (face,) = detector(picture, sweep=True)
     true = truth["landmarks68"][0][CORNERS_68] @ matrix[:, :2].T + matrix[:, 2]
     apart = np.linalg.norm(true[0] - true[3])
     assert np.linalg.norm(face.landmarks[MESH_CORNERS, :2] - true, axis=1).mean() < 0.1 * apart
@@ -85,14 +85,14 @@ def test_a_small_face_is_found_in_the_frames_with_fine_tiles(detector, infant):
     picture = np.full((360, 640, 3), 120, np.uint8)
     # The face is 24 pixels wide.
     picture[200:256, 400:456] = cv2.resize(infant[0], (56, 56), interpolation=cv2.INTER_AREA)
-    assert any(overlap(face.box, np.array([416, 210, 440, 234])) > 0.4 for face in detector(picture, 0))
+    assert any(overlap(face.box, np.array([416, 210, 440, 234])) > 0.4 for face in detector(picture, sweep=True))
 
 
 def test_results_do_not_depend_on_the_frames_before(detector, infant):
-    first, fresh = detector(infant[30], 3), Detector(0.5)(infant[30], 3)
+    first, fresh = detector(infant[30], sweep=False), Detector(0.5)(infant[30], sweep=False)
     for n in (70, 83, 0):
-        detector(infant[n], n)
-    for faces in (detector(infant[30], 3), fresh):
+        detector(infant[n], sweep=n % 5 == 0)
+    for faces in (detector(infant[30], sweep=False), fresh):
         assert [face.score for face in faces] == [face.score for face in first]
         np.testing.assert_array_equal(faces[0].landmarks, first[0].landmarks)
 
@@ -106,7 +106,7 @@ def test_the_mesh_finds_no_face_where_there_is_none():
 
 def test_a_blank_frame_of_any_size_has_no_face(detector):
     for height, width in ((36, 64), (200, 200), (480, 100), (1, 1)):
-        assert detector(np.zeros((height, width, 3), np.uint8), 0) == []
+        assert detector(np.zeros((height, width, 3), np.uint8), sweep=True) == []
 
 
 @adults
@@ -116,7 +116,7 @@ def test_a_blank_frame_of_any_size_has_no_face(detector):
 )
 def test_adults_are_found_in_every_frame(detector, name, faces):
     for frame in sample(name, 12):
-        found = detector(frame, 1)
+        found = detector(frame, sweep=False)
         assert len(found) == faces
         assert all(face.sure and face.landmarks is not None for face in found)
 
@@ -124,7 +124,7 @@ def test_adults_are_found_in_every_frame(detector, name, faces):
 @adults
 def test_lettering_is_not_surely_a_face(detector):
     for frame in sample("no_face.mp4", 20):
-        assert not any(face.sure for face in detector(frame, 0))
+        assert not any(face.sure for face in detector(frame, sweep=True))
 
 
 # Bald crowns, chins and caps of these rendered heads look like faces upside down.
@@ -133,7 +133,7 @@ def test_a_head_is_one_face_and_the_right_way_up(detector, head, number):
     parameters = heads.sample(np.random.default_rng(7), 300)
     parameters[:, heads.PARAMETERS["rotation"].start] *= 1.5
     picture, true = render.frame(head, parameters[number], 256, 256)
-    (face,) = detector(picture, 1)
+    (face,) = detector(picture, sweep=False)
     across = true.landmarks[42:48].mean(0) - true.landmarks[36:42].mean(0)
     assert abs(roll_of(face.landmarks) - np.arctan2(across[1], across[0])) < 0.2
 
@@ -144,7 +144,7 @@ def test_the_cover_holds_a_head_turned_to_a_side(detector, head, degrees):
     parameters[:, heads.PARAMETERS["rotation"]] = [degrees / heads.ROTATION_DEGREES[0], 0, 0]
     for row in parameters:
         picture, true = render.frame(head, row, 256, 256)
-        face, *_ = detector(picture, 1)
+        face, *_ = detector(picture, sweep=False)
         outline = cover.cover_outline(face.landmarks, face.box, True)
         whole = cover.GROW * cover.size(outline)
         away = [-cv2.pointPolygonTest(outline.astype(np.float32), point.tolist(), True) for point in true.landmarks]

@@ -46,7 +46,7 @@ def demo(tmp_path_factory):
 
 def replay(monkeypatch, detections):
     """Have extract see these detections, a list for each frame."""
-    monkeypatch.setattr(extract, "Detector", lambda confidence: lambda frame, n: detections[n])
+    monkeypatch.setattr(extract, "Detector", lambda confidence: lambda *_, rest=iter(detections): next(rest))
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,36 @@ def test_a_face_hidden_from_the_detectors_for_ten_frames_is_covered(
         assert arrays["meshed"][list(hidden)].all()
     inner = slice(17, 68)
     assert not any(uncovered(arrays, n, truth["landmarks68"][n][inner]) for n in hidden)
+
+
+def test_what_the_mesh_takes_for_a_face_elsewhere_does_not_move_the_cover(demo, truth, tmp_path, monkeypatch):
+    hidden = range(86, 96)
+    replay(monkeypatch, [[] if n in hidden else faces for n, faces in enumerate(demo[3])])
+
+    def aside(frame, box, roll):
+        """A face in a corner of the box, half as large, as the mesh may see one in a hand."""
+        points = demo[0]["landmarks"][85, 0]
+        low, high = points[:, :2].min(0), points[:, :2].max(0)
+        return np.column_stack(
+            [box[:2] + 0.55 * (points[:, :2] - low) / (high - low) * (box[2:] - box[:2]), points[:, 2]]
+        )
+
+    monkeypatch.setattr(extract, "Mesh", lambda: aside)
+    arrays, _, _ = run(DEMO, tmp_path)
+    assert arrays["present"].all() and arrays["meshed"][list(hidden)].any()
+    assert not any(uncovered(arrays, n, truth["landmarks68"][n][17:]) for n in hidden)
+
+
+@pytest.mark.parametrize(
+    ("times", "due"),
+    [
+        (np.arange(12) / 25, [0, 5, 10]),
+        (np.arange(6) * 0.4, [0, 3]),
+        (np.array([0, 2, 2.04, 2.08, 2.12, 2.16, 2.2, 4]), [0, 1, 6, 7]),
+    ],
+)
+def test_small_faces_are_looked_for_in_every_fifth_frame_and_every_second(times, due):
+    assert np.flatnonzero(extract.sweeps(times)).tolist() == due
 
 
 def test_crops_show_the_eyes_and_mouth_at_the_places_of_ffhq(demo, truth):
@@ -188,6 +218,7 @@ def test_a_clip_without_a_face_is_withheld_and_its_old_result_goes(tmp_path):
     for method in ("pti", "blur"):
         (tmp_path / method).mkdir()
         (tmp_path / method / "anonymized.mp4").write_bytes(b"old")
+        (tmp_path / method / "summary.json").write_text('{"verdict": "pass"}')
     withheld = tmp_path / "withheld.json"
     main = [
         "--extract",
@@ -199,7 +230,7 @@ def test_a_clip_without_a_face_is_withheld_and_its_old_result_goes(tmp_path):
     ]
     withhold.main(main)
     assert stagefile.read_json(withheld) == {"clip": "P01", "reason": report["reason"]}
-    assert not list(tmp_path.glob("*/anonymized.mp4"))
+    assert not list(tmp_path.glob("*/*"))
     # Once the clip can be used, the reason is gone, and withholding it would be a mistake.
     _, _, report = run(shortened(tmp_path / "seen.mp4", 6), tmp_path)
     assert report["status"] == "ok" and not withheld.exists()

@@ -97,7 +97,7 @@ def test_reports_name_the_networks_by_checksum(chain):
     folder, _, _ = chain
     found = stagefile.read_json(folder / "score.h5.json")
     assert found["models"] == {
-        n: models.checksum(folder / f"{n}.safetensors") for n in ("generator", "identity", "affect")
+        n: stagefile.checksum(folder / f"{n}.safetensors") for n in ("generator", "identity", "affect")
     }
     accuracies = found["held_out_accuracy"]["track_000"]
     assert set(accuracies) == {"identity", "emotion", "age", "sex"}

@@ -3,6 +3,7 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from peekaboo.judges.judge import Face
 from peekaboo.judges.landmarks import Mesh
 from peekaboo.nets.irse import ArcFace
 from peekaboo.nets.residual import FaceAttributes, FaceEmbedder
-from peekaboo.stages import measure
+from peekaboo.stages import compose, measure
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 MODELS = CLIPS.parent / "models"
@@ -49,11 +50,14 @@ def write_clip(path: Path, pictures: list[np.ndarray], pts: np.ndarray = PTS) ->
 def write_stages(folder: Path, pts: np.ndarray, size: tuple[int, int], boxes, landmarks, transforms, covered) -> None:
     """What extract and compose would have left; absent faces are NaN boxes."""
     with stagefile.write(folder / "extract.h5") as file:
+        file.attrs["source"] = stagefile.checksum(folder / "original.mp4")
         file.attrs.update(clip="a-clip", width=size[0], height=size[1], resolution=64, time_base=[1, 1000])
         file["pts"], file["boxes"], file["landmarks"], file["transforms"] = pts, boxes, landmarks, transforms
         file["present"] = np.isfinite(boxes).all(-1)
+        file["rejected_frames"], file["rejected_boxes"] = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
     with stagefile.write(folder / "compose.h5") as file:
         file["covered"] = covered
+        file["treatment"] = np.where(np.isfinite(covered), compose.CROP, compose.NONE).astype(np.uint8)
         file.attrs["compose"] = "face"
 
 
@@ -83,6 +87,9 @@ def folder(tmp_path):
 def run(folder: Path, *judges: str, original: Path | None = None, anonymized: Path | None = None):
     """Measure with judges beside the embedded ones of affect, age and sex."""
     affect = folder / "affect.safetensors"
+    if original:
+        with h5py.File(folder / "extract.h5", "r+") as file:
+            file.attrs["source"] = stagefile.checksum(original)
     judges = [f"affect.Affect={affect}", f"demographics.Demographics={affect}", *judges]
     arguments = {
         "--original": original or folder / "original.mp4",
@@ -184,12 +191,8 @@ def test_an_independent_judge_gives_a_verdict(seen):
 
 
 def test_an_uncovered_face_fails(folder):
-    with stagefile.read(folder / "compose.h5") as file:
-        covered = file["covered"][:]
-    covered[4, 1] = 0.5
-    with stagefile.write(folder / "compose.h5") as file:
-        file["covered"] = covered
-        file.attrs["compose"] = "face"
+    with h5py.File(folder / "compose.h5", "r+") as file:
+        file["covered"][4, 1] = 0.5
     _, summary = run(folder)
     assert summary["verdict"] == "fail"
     assert "in 1 of 9" in summary["reason"]
@@ -315,6 +318,32 @@ def test_a_masked_face_is_judged_where_it_was_tracked(real):
     assert summary["missing"]["identity_tc"] == "in no pair of frames 3 s apart was a face found in both"
 
 
+def test_another_recording_than_extract_saw_is_refused(folder):
+    write_clip(folder / "original.mp4", [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * len(PTS))
+    with pytest.raises(ValueError, match=r"a-clip: expected the clip that extract saw, .* extract anew"):
+        run(folder)
+
+
+@pytest.mark.parametrize(("treatment", "verdict"), [(compose.CROP, "no evidence"), (compose.MASK, "pass")])
+def test_a_new_face_that_no_frame_of_could_be_judged_is_no_evidence(real, treatment, verdict):
+    folder, pictures, pts, (x0, y0, x1, y1) = real
+    masked = [picture.copy() for picture in pictures]
+    for picture in masked:
+        picture[y0 - 30 : y1 + 30, x0 - 30 : x1 + 30] = 0
+    # Beside the face is one that the judge's mesh never sees.
+    with stagefile.read(folder / "extract.h5") as file:
+        boxes, landmarks, transforms = (file[name][:] for name in ("boxes", "landmarks", "transforms"))
+        size = int(file.attrs["width"]), int(file.attrs["height"])
+    boxes = np.concatenate([boxes, np.full_like(boxes, 0) + np.float32([2, 2, 40, 40])], 1)
+    landmarks, transforms = (np.concatenate([a, np.full_like(a, np.nan)], 1) for a in (landmarks, transforms))
+    write_stages(folder, pts, size, boxes, landmarks, transforms, np.ones((len(pts), 2), np.float32))
+    with h5py.File(folder / "compose.h5", "r+") as file:
+        file["treatment"][:, 1] = treatment
+    _, summary = run(folder, "identity.Dlib", anonymized=write_clip(folder / "masked.mp4", masked, pts))
+    assert summary["verdict"] == verdict
+    assert ("none of track 1" in summary["reason"]) == (verdict == "no evidence")
+
+
 # Judges by published networks.
 
 
@@ -378,7 +407,7 @@ def test_judges_that_steer_say_so(folder):
     torch.manual_seed(1)
     models.save(folder / "other.safetensors", FaceAttributes(**constructor), constructor)
     device = torch.device("cpu")
-    steering = {models.checksum(folder / "affect.safetensors")}
+    steering = {stagefile.checksum(folder / "affect.safetensors")}
     found = measure.judges_of([f"affect.Affect={folder / 'other.safetensors'}"], steering, device)
     assert found["affect"].role == "measures"
 
@@ -389,7 +418,7 @@ def test_no_identity_judge_may_have_steered(tmp_path):
     models.save(weights, ArcFace(**constructor), constructor)
     device = torch.device("cpu")
     with pytest.raises(ValueError, match="ArcFace IR-SE50 steers the edit"):
-        measure.judges_of([f"identity.ArcFace={weights}"], {models.checksum(weights)}, device)
+        measure.judges_of([f"identity.ArcFace={weights}"], {stagefile.checksum(weights)}, device)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from golden import FOLDER, Fixture
 from safetensors import safe_open
 from torch import nn
 
-from peekaboo import models
+from peekaboo import models, stagefile
 from peekaboo.models import pickles
 from peekaboo.nets.lpips import Lpips
 from peekaboo.nets.stylegan3 import Generator
@@ -127,7 +127,7 @@ def test_a_network_as_nvidia_writes_it_gives_the_official_pictures(official, tmp
     converted = models.load("t.safetensors").state_dict()
     assert all(torch.equal(converted[key], value) for key, value in original.state_dict().items())
     with safe_open("t.safetensors", "numpy") as file:
-        assert json.loads(file.metadata()["sources"]) == {"t.pkl": models.checksum("t.pkl")}
+        assert json.loads(file.metadata()["sources"]) == {"t.pkl": stagefile.checksum("t.pkl")}
 
 
 def test_other_networks_of_a_pickle_are_refused(official, tmp_path):
@@ -324,7 +324,7 @@ def test_the_program_converts_what_the_registry_says(tmp_path, capsys):
     generator = Generator(**TINY)
     torch.save({"g": generator.state_dict()}, tmp_path / "g.pt")
     convert = {"network": "stylegan3.Generator", "constructor": TINY, "section": ["g"]}
-    registry = {"tiny": {"file": "g.pt", "convert": convert, "sha256": models.checksum(tmp_path / "g.pt")}}
+    registry = {"tiny": {"file": "g.pt", "convert": convert, "sha256": stagefile.checksum(tmp_path / "g.pt")}}
     registry["plain"] = {"file": "g.onnx"}
     (tmp_path / "models.yaml").write_text(yaml.safe_dump(registry))
     options = ["--registry", str(tmp_path / "models.yaml"), "--folder", str(tmp_path)]
@@ -355,7 +355,7 @@ def test_a_checkpoint_without_a_known_checksum_is_locked_when_it_is_converted(tm
     torch.save(Generator(**TINY).state_dict(), tmp_path / "g.pt")
     pickles.main(options)
     locked = json.loads((tmp_path / "models.lock.json").read_text())
-    assert locked == {"g.pt": models.checksum(tmp_path / "g.pt")}
+    assert locked == {"g.pt": stagefile.checksum(tmp_path / "g.pt")}
     torch.save(Generator(**TINY).state_dict(), tmp_path / "g.pt")
     with pytest.raises(SystemExit, match=r"g.pt: expected the SHA-256 \w+ of \S*models.lock.json, found"):
         pickles.main(options)

@@ -5,6 +5,7 @@ import re
 import shutil
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -71,7 +72,9 @@ def write_results(folder, clip, verdicts, numbers, counts, frames=FRAMES, covere
         stagefile.write_json(home / f"{stage}.json", {"stage": stage, "frames": frames, "seconds": 4.0, **more})
     with stagefile.write(home / "extract.h5") as file:
         boxes = np.array([[[20 + n, 16, 52 + n, 48]] for n in range(frames)], np.float32)
-        file["boxes"] = boxes
+        file.attrs.update(width=96, height=64)
+        file["boxes"], file["present"] = boxes, np.ones((frames, 1), bool)
+        file["rejected_frames"], file["rejected_boxes"] = np.array([2]), np.array([[70, 4, 86, 20]], np.float32)
     for method in METHODS:
         (home / method).mkdir()
         for stage in ("decode", "compose", "measure"):
@@ -241,11 +244,10 @@ def test_page_shows_every_clip_method_and_reason(made, parsed):
 
 
 def test_page_names_no_address_and_no_source(made):
-    _, clips, page = made
+    page = made[2]
     assert not re.search(r"https?:|//\w", page.replace("// ", ""))
     assert "secret_" not in page and str(made[0]) not in page
     assert "default-src 'none'" in page
-    assert list(clips)
 
 
 def test_lists_uncovered_frames_and_counts_unknown_ones_as_uncovered(made, parsed):
@@ -255,6 +257,22 @@ def test_lists_uncovered_frames_and_counts_unknown_ones_as_uncovered(made, parse
     groups = report.look_first(table.assign(nearest=table["identity_distance"]))
     assert [row["frame"] for row in groups[0]["frames"]] == [5, 2]
     assert groups[1]["frames"][0]["frame"] == 5
+
+
+def test_shows_where_nothing_is_covered_and_a_face_may_be(made, parsed):
+    folder, _, page = made
+    assert "1 where a track begins or ends within the picture" in "".join(parsed.text) and "at 0.20 s" in page
+    for name in ("original", "pti_traversal"):
+        picture = cv2.imread(str(folder / "results" / "report" / "frames" / f"first.{name}.2-place-0.jpg"))
+        assert picture.shape == (report.THUMBNAIL, report.THUMBNAIL, 3)
+
+
+def test_of_many_open_places_some_are_shown_and_all_are_named():
+    places = [(n, np.array([0, 0, 9, 9], np.float32)) for n in range(0, 50, 5)]
+    group = report.open_places(places, [n / 10 for n in range(50)])
+    assert [row["frame"] for row in group["frames"]] == [0, 15, 30, 45]
+    assert "0.00, 0.50, 1.00" in group["note"] and "4.50 s" in group["note"]
+    assert report.open_places([], [])["frames"] == []
 
 
 def test_originals_keep_every_frame_and_only_the_owner_reads_them(made):
@@ -340,13 +358,13 @@ def test_ticks_are_round_and_inside(low, high, count):
 def test_face_pictures_show_the_face_in_their_middle():
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[50:90, 230:270] = 255
-    picture = report.around(frame, np.array([230, 50, 270, 90], np.float32))
+    picture = report.thumbnail(frame, np.array([230, 50, 270, 90], np.float32))
     bright = np.argwhere(picture[..., 0] > 127)
     assert picture.shape == (report.THUMBNAIL, report.THUMBNAIL, 3)
     assert np.allclose(bright.mean(0), report.THUMBNAIL / 2, atol=2)
     assert np.ptp(bright[:, 0]) == pytest.approx(report.THUMBNAIL / report.THUMBNAIL_MARGIN, abs=4)
     square = np.full((32, 32, 3), 7, np.uint8)
-    assert (report.around(square, None) == np.full((report.THUMBNAIL, report.THUMBNAIL, 3), 7)).all()
+    assert (report.thumbnail(square, None) == np.full((report.THUMBNAIL, report.THUMBNAIL, 3), 7)).all()
 
 
 def test_ids_with_reserved_signs_are_quoted(tmp_path):

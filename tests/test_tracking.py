@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from peekaboo.faces.cover import cover_outline
-from peekaboo.faces.tracking import Sighting, track
+from peekaboo.faces.tracking import Sighting, loose_ends, track
 
 SIZE = (640, 360)
 RATE = 25.0
@@ -140,6 +140,43 @@ def test_a_single_sure_sighting_is_a_face():
     detections = [[seen(square(200, 100))] if n == 12 else [] for n in range(30)]
     found = track(detections, np.arange(30) / RATE, bridge=2.0, hold=0.21, size=SIZE)
     assert np.flatnonzero(found.present[:, 0]).tolist() == list(range(7, 18))
+
+
+def test_doubts_that_follow_a_sure_sighting_do_not_take_its_cover_away():
+    detections = [[seen(square(200 + n, 100), sure=n == 0, score=0.6)] if n <= 15 else [] for n in range(100)]
+    found = track(detections, np.arange(100) / RATE, bridge=2.0, hold=0.5, size=SIZE)
+    assert found.detected[:16, 0].all() and found.rejected == []
+
+
+def test_of_what_is_taken_for_no_face_the_best_sighting_is_told():
+    scores = [0.5, 0.6, 0.55]
+    detections = [[seen(square(200 + n, 100), sure=False, score=score)] for n, score in enumerate(scores)]
+    found = track(detections + [[]] * 97, np.arange(100) / RATE, bridge=2.0, hold=0.5, size=SIZE)
+    ((frame, sighting),) = found.rejected
+    assert found.present.shape == (100, 0) and frame == 1
+    np.testing.assert_array_equal(sighting.box, square(201, 100))
+
+
+def test_however_far_frames_lie_apart_the_next_ones_are_covered():
+    detections = [[seen(square(200, 100))] if n in (4, 5) else [] for n in range(10)]
+    found = track(detections, np.arange(10) * 0.9, bridge=2.0, hold=0.5, size=SIZE)
+    assert np.flatnonzero(found.present[:, 0]).tolist() == [3, 4, 5, 6]
+
+
+def test_loose_ends_are_where_a_face_may_go_on_unseen():
+    present, boxes = np.zeros((30, 3), bool), np.full((30, 3, 4), np.nan)
+    # One that is lost in between, one that is there throughout, one that comes in over the edge and stays.
+    for t, frames, box in (
+        (0, [*range(5, 12), *range(20, 30)], [90, 90, 150, 150]),
+        (1, range(30), [300, 90, 350, 150]),
+    ):
+        present[list(frames), t], boxes[list(frames), t] = True, box
+    present[10:, 2], boxes[10:, 2] = True, np.linspace([-20, 200, 40, 260], [80, 200, 140, 260], 20)
+    found = loose_ends(present, boxes, SIZE)
+    assert sorted(n for n, _ in found) == [4, 12, 19]
+    np.testing.assert_array_equal(np.stack([box for _, box in found]), [[90, 90, 150, 150]] * 3)
+    # The same that leaves over the edge.
+    assert sorted(n for n, _ in loose_ends(present[::-1], boxes[::-1], SIZE)) == [10, 17, 25]
 
 
 def test_a_clip_of_one_frame_and_one_without_faces():

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from peekaboo import verdict
@@ -6,9 +7,18 @@ from peekaboo import verdict
 NAN = np.nan
 
 
-def decide(covered=(1, 1, 1), same=(0.9, 0.8, 0.7), template=(0.95, 0.9, 0.85), judge="a judge"):
-    arrays = (np.asarray(values, float) for values in (covered, same, template))
-    return verdict.decide(*arrays, judge, 0.6)
+def decide(
+    covered=(1, 1, 1),
+    same=(0.9, 0.8, 0.7),
+    template=(0.95, 0.9, 0.85),
+    judge="a judge",
+    tracks=0,
+    masked=False,
+    places=0,
+):
+    columns = {"covered": covered, "identity_distance": same, "identity_distance_mean": template}
+    faces = pd.DataFrame({name: np.asarray(values, float) for name, values in columns.items()})
+    return verdict.decide(faces.assign(track=tracks, masked=masked), judge, 0.6, places)
 
 
 def test_passes_when_every_frame_is_covered_and_far():
@@ -54,6 +64,22 @@ def test_frames_that_could_not_be_judged_are_counted():
     assert found.verdict == "pass"
     assert "none of 2 judged" in found.reason
     assert "1 more could not be judged" in found.reason
+
+
+def test_no_evidence_where_one_of_the_new_faces_could_never_be_judged():
+    one_blind = {"same": (0.9, NAN, 0.8), "template": (0.9, NAN, 0.8), "tracks": [0, 1, 0]}
+    found = decide(**one_blind)
+    assert found.verdict == "no evidence" and "none of track 1" in found.reason
+    # Under plain grey there is nobody to be judged.
+    assert decide(**one_blind, masked=[False, True, False]).verdict == "pass"
+    assert decide(**one_blind | {"same": (0.5, NAN, 0.8)}).verdict == "fail"
+    assert decide(**one_blind | {"same": (0.9, NAN, NAN), "template": (NAN, NAN, 0.9)}).verdict == "no evidence"
+    assert decide(**one_blind | {"tracks": [0, 1, 1]}).verdict == "pass"
+
+
+def test_a_pass_says_where_a_face_may_be_uncovered():
+    assert "2 places to look at" in decide(places=2).reason
+    assert "look at" not in decide().reason
 
 
 def test_evidence_names_each_kind_of_judge():

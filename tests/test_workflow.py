@@ -516,7 +516,16 @@ def test_a_misspelt_setting_in_a_file_is_named(withheld):
     assert code != 0 and "traverse.alhpa is no setting; did you mean alpha?" in output
 
 
-def test_a_clip_that_was_replaced_is_extracted_anew(withheld):
+@pytest.mark.parametrize("age", [-10, 10**6])
+def test_a_clip_that_was_replaced_is_extracted_anew_and_not_named(withheld, age):
     home, folder, *_ = withheld
-    (folder / "private name" / "one.mp4").write_text("another that is no video")
-    assert "extract" in due(home, folder)
+    path = folder / "private name" / "one.mp4"
+    text, times = path.read_text(), path.stat()
+    path.write_text("another that is no video")
+    # A recording that was copied with its time may be older than what was made of the wrong one.
+    os.utime(path, (times.st_atime, times.st_mtime - age))
+    code, output = snakemake(folder, "-n", home=home, clips="clips.tsv", device="cpu")
+    assert code == 0 and re.search(r"^extract +1$", output, re.MULTILINE) and "private name" not in output, output
+    path.write_text(text)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert due(home, folder) == set()

@@ -1,6 +1,7 @@
 """The files between stages: written whole or not at all, readable by their owner only, the same bytes on every run."""
 
 import glob
+import hashlib
 import json
 import os
 import resource
@@ -132,6 +133,22 @@ class Rows:
         starts = range(0, len(numbers[0]), RUN)
         runs = (function(*(self[part[start : start + RUN]] for part in numbers)) for start in starts)
         return np.concatenate([np.zeros(0), *runs])
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_source(clip: str | Path, faces: h5py.File) -> None:
+    """Raise ValueError unless a clip is still the file that extract's stage file was made of: what was found in another
+    recording lies elsewhere in this one.
+    """
+    found, seen = checksum(clip), faces.attrs["source"]
+    if found != seen:
+        name = faces.attrs["clip"]
+        raise ValueError(f"{name}: expected the clip that extract saw, SHA-256 {seen}, found {found}; extract anew")
 
 
 @contextmanager

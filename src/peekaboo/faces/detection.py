@@ -17,9 +17,8 @@ EYE_CORNERS = [33, 263]
 MESH_SIDE, MESH_MARGIN = 192, 1.5
 # dlib's pyramid starts at 80 px: frames are brought near this longer side, enlarged at most twice.
 HOG_SIDE, HOG_ENLARGE = 640, 2.0
-# Tiles overlap by half. In every SWEEP-th frame tiles of half the side are searched too, for small faces.
-SWEEP = 5
-# Small tiles and upside-down views see faces in things more often; those score below this and real ones above.
+# Tiles overlap by half. Small ones and upside-down views see faces in things more often; those score below this and
+# real ones above.
 EXTRA_CONFIDENCE = 0.75
 # A chin and a bald crown look like a face the other way up. Against the upright the upside-down has to score this much
 # higher: of rendered heads and real adults 1 % of the upright and 4 % of the upside-down come out wrong with it.
@@ -137,9 +136,11 @@ class Detector:
         self.hog = dlib.get_frontal_face_detector()
         self.mesh = Mesh()
 
-    def __call__(self, frame: np.ndarray, number: int) -> list[Detection]:
-        """Find the faces of frame `number`, uint8 RGB [H, W, 3], best first."""
-        found = [*self._mediapipe(frame, number), *self._hog(frame)]
+    def __call__(self, frame: np.ndarray, sweep: bool) -> list[Detection]:
+        """Find the faces of a frame, uint8 RGB [H, W, 3], best first; with `sweep` in tiles of half the side too, for
+        small ones.
+        """
+        found = [*self._mediapipe(frame, sweep), *self._hog(frame)]
         found.sort(key=_rank)
         detections: list[Detection] = []
         for group in _groups(found):
@@ -165,7 +166,7 @@ class Detector:
         box = np.concatenate([box[:2] - grow, box[2:] + grow]).astype(np.float32)
         return Detection(box, score, len({kind for _, _, _, kind in group}) > 1)
 
-    def _mediapipe(self, frame: np.ndarray, number: int) -> list["Raw"]:
+    def _mediapipe(self, frame: np.ndarray, sweep: bool) -> list["Raw"]:
         height, width = frame.shape[:2]
         side = min(height, width)
         found = []
@@ -173,7 +174,7 @@ class Detector:
         for tile, corner in whole + _tiles(frame, side):
             found += [*_run(self.full, tile, corner), *_run(self.short, tile, corner)]
         extra = []
-        if number % SWEEP == 0:
+        if sweep:
             for tile, corner in _tiles(frame, (side + 1) // 2):
                 extra += _run(self.full, tile, corner)
         # Infants lie down too. The short range model finds faces turned by up to 120 degrees; this view has the rest.

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import h5py
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -19,9 +20,8 @@ SAME = 0.3
 VELOCITY_SECONDS, VELOCITY_FRAMES, FADE_SECONDS = 0.2, 30, 0.25
 # Where a face isn't seen its box grows by this share per second since or until it is, up to this share in all.
 GROWTH, MOST_GROWTH = 1.0, 0.5
-# A track is a face if that many of its detections are sure, or that share, or if doubtful ones are in sight for so many
-# seconds or that share of the clip.
-SURE_FRAMES, SURE_SHARE, LASTING_SECONDS, LASTING_SHARE = 2, 0.5, 1.0, 0.5
+# Doubtful detections are a face if they are in sight for so many seconds or that share of the clip.
+LASTING_SECONDS, LASTING_SHARE = 1.0, 0.5
 IMPOSSIBLE = 1e6
 
 
@@ -42,6 +42,7 @@ class Tracks:
     boxes: np.ndarray  # [N, T, 4] float32, NaN where absent
     present: np.ndarray  # [N, T] bool: detected, bridged or held
     faces: list[dict[int, Sighting]]  # [T] the detections by frame number
+    rejected: list[tuple[int, Sighting]]  # of each that was no face, frame number and the best of its detections
 
     @property
     def detected(self) -> np.ndarray:
@@ -78,6 +79,7 @@ def track(
         _absorb(tracklet, doubtful, times)
     tracklets = _join(tracklets + _link(doubtful, times), times, bridge)
     kept = [tracklet for tracklet in tracklets if _is_face(tracklet, times)]
+    others = [tracklet for tracklet in tracklets if tracklet not in kept]
     boxes = np.empty((len(times), len(kept), 4), np.float32)
     for t, tracklet in enumerate(kept):
         boxes[:, t] = _fill(tracklet, times, hold, size)
@@ -85,7 +87,8 @@ def track(
     order = np.argsort(-areas, kind="stable")
     faces = [dict(zip(kept[t].frames, kept[t].faces, strict=True)) | kept[t].doubtful for t in order]
     boxes = boxes[:, order]
-    return Tracks(boxes, np.isfinite(boxes).all(2), faces)
+    rejected = [max(zip(t.frames, t.faces, strict=True), key=lambda seen: seen[1].score) for t in others]
+    return Tracks(boxes, np.isfinite(boxes).all(2), faces, rejected)
 
 
 def _link(detections: list[list[Sighting]], times: np.ndarray) -> list[Tracklet]:
@@ -155,21 +158,23 @@ def _absorb(tracklet: Tracklet, doubtful: list[list[Sighting]], times: np.ndarra
 
 
 def _is_face(tracklet: Tracklet, times: np.ndarray) -> bool:
-    """Whether to believe a track: sure, or so lasting that a doubt must not leave it uncovered."""
-    sure, count = sum(face.sure for face in tracklet.faces), len(tracklet.faces)
+    """Whether to believe a track: sure in any frame, or so lasting that a doubt must not leave it uncovered."""
     clip = times[-1] - times[0]
     # In sight, not from first to last: something seen now and then in one place for long is no face.
-    seconds = count * clip / max(1, len(times) - 1)
-    lasting = seconds >= min(LASTING_SECONDS, LASTING_SHARE * clip)
-    return sure >= SURE_FRAMES or sure >= SURE_SHARE * count or lasting
+    seconds = len(tracklet.faces) * clip / max(1, len(times) - 1)
+    return any(face.sure for face in tracklet.faces) or seconds >= min(LASTING_SECONDS, LASTING_SHARE * clip)
 
 
 def _fill(tracklet: Tracklet, times: np.ndarray, hold: float, size: tuple[int, int]) -> np.ndarray:
-    """Boxes [N, 4] of one track in every frame from `hold` before its first to `hold` after its last detection."""
+    """Boxes [N, 4] of one track in every frame from `hold` before its first to `hold` after its last detection, and in
+    the frames next to these.
+    """
     boxes = np.full((len(times), 4), np.nan)
     boxes[tracklet.frames] = [face.box for face in tracklet.faces]
     first, last = times[tracklet.frames[0]], times[tracklet.frames[-1]]
-    unseen = (times >= first - hold) & (times <= last + hold) & np.isnan(boxes[:, 0])
+    held = (times >= first - hold) & (times <= last + hold)
+    held[max(0, tracklet.frames[0] - 1) : tracklet.frames[-1] + 2] = True
+    unseen = held & np.isnan(boxes[:, 0])
     for n in np.flatnonzero(unseen):
         after = bisect_left(tracklet.frames, n)
         box = _between(tracklet, after, times, times[n])
@@ -245,3 +250,30 @@ def _centre(box: np.ndarray) -> np.ndarray:
 def around(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The smallest box [4] that holds both."""
     return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
+
+
+def loose_ends(present: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> list[tuple[int, np.ndarray]]:
+    """Where tracks, present in [N, T] with boxes [N, T, 4], begin or end while the clip goes on and the face is not at
+    the edge of a picture of that size (width, height).
+
+    Returns the nearest frame without the track and its box [4] beside it.
+    """
+    found = []
+    for t in range(present.shape[1]):
+        frames = np.flatnonzero(present[:, t])
+        gaps = np.flatnonzero(np.diff(frames) > 1)
+        ends = [(frames[0], -1), *((frames[g], 1) for g in gaps), *((frames[g + 1], -1) for g in gaps), (frames[-1], 1)]
+        for n, step in ends:
+            box = boxes[n, t]
+            if 0 <= n + step < len(present) and (box[:2] > 0).all() and (box[2:] < size).all():
+                found.append((int(n + step), box))
+    return found
+
+
+def open_places(faces: h5py.File) -> list[tuple[int, np.ndarray]]:
+    """Frame and box [4] of every place where, by extract's stage file, a face may be in sight and is not covered: where
+    tracks begin or end within the picture, and what was seen and taken for no face.
+    """
+    size = int(faces.attrs["width"]), int(faces.attrs["height"])
+    rejected = zip(faces["rejected_frames"][:].tolist(), faces["rejected_boxes"][:], strict=True)
+    return sorted([*loose_ends(faces["present"][:], faces["boxes"][:], size), *rejected], key=lambda place: place[0])

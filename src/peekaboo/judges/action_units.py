@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peekaboo import models
+from peekaboo import stagefile
 from peekaboo.judges import crops
 from peekaboo.judges.embedded import side_by_side
 from peekaboo.judges.judge import Face
@@ -48,7 +48,7 @@ class Blendshapes:
                 f"{Path(path).name}: expected a Face Landmarker task with blendshapes, found {str(error)[:200]}; "
                 "download face_landmarker_v2_with_blendshapes.task again"
             ) from error
-        self.sha256 = models.checksum(path)
+        self.sha256 = stagefile.checksum(path)
 
     def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray:
         """Cut a square region [512, 512, 3] uint8, twice as wide as the tracked box and centred on it."""

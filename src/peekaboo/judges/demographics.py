@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peekaboo import gpu, models
+from peekaboo import gpu, stagefile
 from peekaboo.judges import crops, weights
 from peekaboo.judges.embedded import CropJudge, side_by_side
 from peekaboo.judges.judge import Face
@@ -70,7 +70,7 @@ class Insightface:
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.session = weights.session(path, device, INSIGHTFACE_SIDE)
-        self.sha256 = models.checksum(path)
+        self.sha256 = stagefile.checksum(path)
 
     def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray:
         """Cut the square [96, 96, 3] uint8 around the tracked box, parallel to the frame."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from peekaboo import models
+from peekaboo import stagefile
 from peekaboo.judges import weights
 from peekaboo.judges.judge import Face, aligned
 
@@ -20,7 +20,7 @@ class CropJudge:
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.network, self.device = weights.network(path, device, *self.kinds), device
-        self.sha256 = models.checksum(path)
+        self.sha256 = stagefile.checksum(path)
 
     def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray | None:
         """Cut the aligned crop [S, S, 3] uint8; None where the face has no transform."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peekaboo import gpu, metrics, models
+from peekaboo import gpu, metrics, stagefile
 from peekaboo.judges import crops, weights
 from peekaboo.judges.embedded import CropJudge
 from peekaboo.judges.judge import Face
@@ -70,7 +70,7 @@ class Dlib(Recogniser):
 
         file = Path(spec.submodule_search_locations[0]) / "models" / "dlib_face_recognition_resnet_model_v1.dat"
         self.network = dlib.face_recognition_model_v1(str(file))
-        self.sha256 = models.checksum(file)
+        self.sha256 = stagefile.checksum(file)
 
     def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray | None:
         """Cut dlib's aligned chip [150, 150, 3] uint8 at the known landmarks; None where the face has none."""
@@ -109,7 +109,7 @@ class MobileFaceNet(FivePoints):
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.network, self.device = weights.network(path, device, mobilefacenet.MobileFaceNet), device
-        self.sha256 = models.checksum(path)
+        self.sha256 = stagefile.checksum(path)
 
     @torch.inference_mode()
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -151,7 +151,7 @@ class Insightface(FivePoints):
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.session = weights.session(path, device, crops.ARCFACE_SIDE)
-        self.sha256 = models.checksum(path)
+        self.sha256 = stagefile.checksum(path)
 
     def __call__(self, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         """Embed faces [112, 112, 3]: unit embeddings [B, D]."""

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from peekaboo import metrics, models
+from peekaboo import metrics, stagefile
 from peekaboo.judges import crops, pose
 from peekaboo.judges.judge import Face
 
@@ -44,7 +44,7 @@ class Mesh:
         )
         self.detector = solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=CONFIDENCE)
         folder = Path(find_spec("mediapipe").submodule_search_locations[0])
-        self.sha256 = models.checksum(folder / "modules/face_landmark/face_landmark_with_attention.tflite")
+        self.sha256 = stagefile.checksum(folder / "modules/face_landmark/face_landmark_with_attention.tflite")
 
     def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray:
         """Cut a square region [256, 256, 3], twice as wide as the box and centred on it."""

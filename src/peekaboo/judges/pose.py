@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from peekaboo import gpu, metrics, models
+from peekaboo import gpu, metrics, stagefile
 from peekaboo.judges import crops, weights
 from peekaboo.judges.judge import Face
 from peekaboo.nets import deca
@@ -143,7 +143,7 @@ class Deca(PoseJudge):
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
         self.network, self.device = weights.network(path, device, deca.CoarseEncoder), device
-        self.sha256 = models.checksum(path)
+        self.sha256 = stagefile.checksum(path)
 
     def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray | None:
         """Cut the square [224, 224, 3] uint8 around the landmarks, parallel to the frame; None where there are none."""
@@ -174,7 +174,7 @@ class FsaNet(PoseJudge):
                 f"FSA-Net: expected two files, separated by a comma, found {len(files)}; give both networks"
             )
         self.sessions = [weights.session(file, device, FSANET_SIDE) for file in files]
-        self.sha256 = ",".join(models.checksum(file) for file in files)
+        self.sha256 = ",".join(stagefile.checksum(file) for file in files)
 
     def prepare(self, frame: np.ndarray, face: Face) -> np.ndarray:
         """Cut the square [64, 64, 3] uint8 RGB around the tracked box, parallel to the frame."""

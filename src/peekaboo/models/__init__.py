@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -108,9 +107,3 @@ def tuned(generator: nn.Module, parameters: Mapping[str, np.ndarray]) -> nn.Modu
         for name, values in parameters.items():
             own[name].copy_(torch.from_numpy(np.asarray(values)))
     return generator
-
-
-def checksum(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

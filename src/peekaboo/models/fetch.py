@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock
 from tqdm import tqdm
 
-from peekaboo.models import checksum
+from peekaboo import stagefile
 
 LOCK = "models.lock.json"
 ATTEMPTS, FIRST_WAIT = 5, 1.0  # per address; seconds, doubled after each attempt
@@ -88,7 +88,7 @@ def check(path: Path, sha256: str | None, size: int | None, origin: str | Path =
     bytes_found = path.stat().st_size
     if bytes_found != size if size is not None else not bytes_found:
         raise ValueError(f"{shown}: expected {size or 'some'} bytes, found {bytes_found}; {advice}")
-    found = checksum(path)
+    found = stagefile.checksum(path)
     if sha256 and found != sha256.lower():
         raise ValueError(
             f"{shown}: expected the SHA-256 {sha256} of {origin}, found {found}; {advice}. If that doesn't help, the "

@@ -27,7 +27,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from peekaboo.models import AVERAGE, NETWORKS, checksum, with_average
+from peekaboo import stagefile
+from peekaboo.models import AVERAGE, NETWORKS, with_average
 from peekaboo.models.fetch import entry_of, verify
 from peekaboo.nets.lpips import SCALE, SHIFT
 
@@ -243,7 +244,7 @@ def write(
     metadata = {
         "network": network,
         "constructor": json.dumps(dict(constructor), sort_keys=True),
-        "sources": json.dumps({Path(source).name: checksum(source) for source in sources}),
+        "sources": json.dumps({Path(source).name: stagefile.checksum(source) for source in sources}),
     }
     partial = target.with_name(f"{target.name}.part")
     save_file(weights, partial, metadata)

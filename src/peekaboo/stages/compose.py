@@ -145,19 +145,13 @@ def subject_view(
         yield view, covered, treatment
 
 
-def check(info: media.ClipInfo, faces: h5py.File, decoded: h5py.File | None) -> None:
+def check(clip: str, faces: h5py.File, decoded: h5py.File | None) -> None:
     """Raise ValueError unless the clip, extract's and decode's files belong together and there is a face to cover."""
+    stagefile.check_source(clip, faces)
     shape = faces["present"].shape
     if not all(shape):
         raise ValueError(
             f"extract found {shape[0]} frames and {shape[1]} tracked faces: the clip is withheld, not composed"
-        )
-    if (info.width, info.height) != (faces.attrs["width"], faces.attrs["height"]) or not np.array_equal(
-        info.pts, faces["pts"][:]
-    ):
-        raise ValueError(
-            f"the clip has {info.n_frames} frames of {info.width}x{info.height}, other than the {shape[0]} of "
-            f"{faces.attrs['width']}x{faces.attrs['height']} or at other times than extract found; run extract again"
         )
     side = int(faces.attrs["resolution"])
     if decoded and decoded["crops"].shape != (*shape, side, side, 3):
@@ -188,15 +182,16 @@ def main(argv: list[str] | None = None) -> None:
     if (args.method in COVERS) == bool(args.crops):
         parser.error(f"--method {args.method} {'takes no' if args.crops else 'needs'} --crops")
     report = stagefile.StageReport("compose")
-    # Of an earlier run: it must not be taken for this one's if this one fails.
-    args.output.unlink(missing_ok=True)
+    # Of an earlier run: neither clip nor verdict must be taken for this one's, which may fail or not be measured.
+    for path in (args.output, args.output.with_name("summary.json")):
+        path.unlink(missing_ok=True)
     with (
         stagefile.read(args.faces) as faces,
         stagefile.read(args.crops) if args.crops else nullcontext() as decoded,
         stagefile.replacing(args.output) as partial,
     ):
+        check(args.clip, faces, decoded)
         info = media.probe(args.clip)
-        check(info, faces, decoded)
         covered = np.full(faces["present"].shape, np.nan, np.float32)
         treatment = np.zeros(faces["present"].shape, np.uint8)
         composed = compose(media.frames(args.clip), faces, decoded, args.method, args.bystanders)

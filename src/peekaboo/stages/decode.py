@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
                     own = models.tuned(generator, tuned[f"track_{track:03d}"])
             decode_track(source, crops, decoded, track, own, args.batch)
         file["decoded"] = decoded
-    checksums = {"generator": models.checksum(args.generator)}
+    checksums = {"generator": stagefile.checksum(args.generator)}
     report.write(args.report, len(decoded), gpu.describe(device), faces=int(decoded.sum()), models=checksums)
 
 

@@ -1,7 +1,7 @@
 """Extract: time stamps, face tracks without holes, landmarks, smoothed FFHQ transforms and the aligned crops."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,8 @@ from peekaboo.faces.detection import Detection, Detector, Mesh, box_of, package_
 from peekaboo.faces.tracking import Sighting, Tracks, around, track
 
 LANDMARKS = 478
+# Small faces take longer to look for: in each of so many frames it is done once, and once in so many seconds.
+SWEEP, SWEEP_SECONDS = 5, 1.0
 
 
 def detect(path: str, info: media.ClipInfo, confidence: float, found: stagefile.Rows) -> list[list[Sighting]]:
@@ -27,7 +29,17 @@ def detect(path: str, info: media.ClipInfo, confidence: float, found: stagefile.
         row = None if face.landmarks is None else int(found.append(face.landmarks[None])[0])
         return Sighting(face.box, face.score, face.sure, row)
 
-    return [[sighting(face) for face in detector(frame, n)] for n, frame in numbered_frames(path, info, "detect")]
+    due = sweeps([float(time) for time in info.times])
+    return [[sighting(face) for face in detector(frame, due[n])] for n, frame in numbered_frames(path, info, "detect")]
+
+
+def sweeps(times: Sequence[float]) -> list[bool]:
+    """In which of the frames at `times`, in seconds, small faces are looked for too."""
+    due, last = [], None
+    for n, time in enumerate(times):
+        due.append(last is None or n - last == SWEEP or time - times[last] >= SWEEP_SECONDS)
+        last = n if due[-1] else last
+    return due
 
 
 def numbered_frames(path: str, info: media.ClipInfo, what: str) -> Iterator[tuple[int, np.ndarray]]:
@@ -42,8 +54,9 @@ def measure_landmarks(
     """Write the measured landmarks into `landmarks` `[N, T, 478, 3]` and return their FFHQ poses [N, T, 4], else NaN.
 
     `found` has those of the detections. Where a track is but the detectors gave none, the mesh is run again on the box
-    and roll that the track predicts, which often copes with a hand or a turned head; its box then replaces the
-    predicted one in `tracks`. A face that jumps away from its neighbours in time counts as not measured.
+    and roll that the track predicts, which often copes with a hand or a turned head. A face that jumps away from its
+    neighbours in time counts as not measured. Where the mesh alone saw one, the predicted box in `tracks` grows to
+    hold it too: it may as well have seen one in the hand.
     """
     poses = np.full((*tracks.present.shape, 4), np.nan)
 
@@ -63,10 +76,11 @@ def measure_landmarks(
                 points = mesh(frame, tracks.boxes[n, t], rolls[n, t])
                 if points is not None:
                     put(n, t, points)
-                    tracks.boxes[n, t] = box_of(points)
     for t in range(poses.shape[1]):
         for n in np.flatnonzero(alignment.outliers(poses[:, t])):
             landmarks[n, t] = poses[n, t] = np.nan
+        for n in np.flatnonzero(unseen[:, t] & np.isfinite(poses[:, t, 0])):
+            tracks.boxes[n, t] = around(tracks.boxes[n, t], box_of(landmarks[n, t]))
     return poses
 
 
@@ -135,6 +149,8 @@ def extract(file: h5py.File, found: stagefile.Rows, path: str, args: argparse.Na
     file["boxes"], file["present"], file["detected"] = tracks.boxes, tracks.present, tracks.detected
     file["confidence"], file["meshed"], file["transforms"] = confidence, meshed, transforms
     file["aligned"] = np.isfinite(poses[..., 0])
+    file["rejected_frames"] = np.array([n for n, _ in tracks.rejected], np.int64)
+    file["rejected_boxes"] = np.array([face.box for _, face in tracks.rejected], np.float32).reshape(-1, 4)
     return describe(tracks, meshed, file["aligned"][:])
 
 
@@ -158,6 +174,7 @@ def write_empty(file: h5py.File, resolution: int) -> None:
     for name, rest in (("boxes", (4,)), ("confidence", ()), ("landmarks", (LANDMARKS, 3)), ("transforms", (2, 3))):
         file[name] = np.zeros((*shape, *rest), np.float32)
     file["crops"] = np.zeros((*shape, resolution, resolution, 3), np.uint8)
+    file["rejected_frames"], file["rejected_boxes"] = np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
 
 
 def describe(tracks: Tracks, meshed: np.ndarray, aligned: np.ndarray) -> list[dict[str, Any]]:
@@ -194,6 +211,7 @@ def main(argv: list[str] | None = None) -> None:
     reason = None
     with stagefile.write(args.output) as file, stagefile.scratch(args.output) as found:
         file.attrs["clip"], file.attrs["resolution"] = args.id, args.resolution
+        file.attrs["source"] = stagefile.checksum(args.clip)
         try:
             tracks = extract(file, found, args.clip, args)
         except media.ClipError as error:

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         count = invert(faces, file, encoder, generator, args)
         for track in range(shape[1] if args.smooth else 0):
             smooth(latents, track)
-    checksums = {"generator": models.checksum(args.generator), "encoder": models.checksum(args.encoder)}
+    checksums = {"generator": stagefile.checksum(args.generator), "encoder": stagefile.checksum(args.encoder)}
     report.write(args.report, frames=shape[0], faces=count, device=gpu.describe(device), models=checksums)
 
 

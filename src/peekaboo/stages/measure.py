@@ -16,12 +16,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from peekaboo import gpu, media, metrics, models, stagefile, verdict
-from peekaboo.faces import cover
+from peekaboo import gpu, media, metrics, stagefile, verdict
+from peekaboo.faces import cover, tracking
 from peekaboo.judges import affect, demographics, pose
 from peekaboo.judges.identity import Embedded, Recogniser
 from peekaboo.judges.judge import Face, Judge
 from peekaboo.judges.landmarks import Mesh
+from peekaboo.stages.compose import MASK
 
 BATCH = 16
 # Batches whose tables are put together at a time: a table of few rows takes much more memory than its numbers.
@@ -116,9 +117,10 @@ def measure(
     """Judge every tracked face of two clips, read side by side, in batches.
 
     Returns the per-frame table: a row per frame and track, in that order, NaN where a judge could not be applied.
-    Besides the judges' columns and `covered` it holds `embedding`, the anonymised face's number in `embeddings`, which
-    takes what the judge `identity` makes of both faces. Frames are streamed; a row takes about 300 bytes of memory.
-    Raises media.ClipError when the clips differ in frames or size, or no face was tracked.
+    Besides the judges' columns, `covered` and `masked`, whether by grey alone, it holds `embedding`, the anonymised
+    face's number in `embeddings`, which takes what the judge `identity` makes of both faces. Frames are streamed; a row
+    takes about 300 bytes of memory. Raises media.ClipError when the clips differ in frames or size, or no face was
+    tracked.
     """
     present, (numerator, denominator) = faces["present"][:], faces.attrs["time_base"]
     times = faces["pts"][:] * int(numerator) / int(denominator)
@@ -137,8 +139,8 @@ def measure(
         for track in map(int, np.flatnonzero(present[n])):
             place = (faces[name][n, track] for name in ("boxes", "landmarks", "transforms"))
             face = Face(*place, resolution=int(faces.attrs["resolution"]))
-            covered = float(coverage["covered"][n, track])
-            rows.append({"frame": n, "time": times[n], "track": track, "covered": covered})
+            covered, masked = float(coverage["covered"][n, track]), bool(coverage["treatment"][n, track] == MASK)
+            rows.append({"frame": n, "time": times[n], "track": track, "covered": covered, "masked": masked})
             inputs.append([[judge.prepare(frame, face) for frame in frames] for judge in judges])
         if len(rows) >= BATCH or (rows and n == len(times) - 1):
             tables.append(embeddings.take(pd.DataFrame(rows).join(judge_faces(inputs, judges, identity))))
@@ -292,7 +294,7 @@ def main(argv: list[str] | None = None) -> None:
     report = stagefile.StageReport("measure")
     device = gpu.device(args.device)
     embedded = Embedded(args.identity, device)
-    chosen = judges_of(args.judges, {embedded.sha256, models.checksum(args.affect)}, device)
+    chosen = judges_of(args.judges, {embedded.sha256, stagefile.checksum(args.affect)}, device)
     identity, mesh = chosen.get("identity"), Mesh()
     if "pose" in chosen:
         mesh.columns = tuple(name for name in mesh.columns if name not in pose.COLUMNS)
@@ -304,9 +306,11 @@ def main(argv: list[str] | None = None) -> None:
         stagefile.read(args.coverage) as coverage,
         stagefile.scratch(args.metrics) as rows,
     ):
+        stagefile.check_source(args.original, faces)
         embeddings, clips = Embeddings(rows), (args.original, args.anonymized)
         table = measure(*clips, faces, coverage, judges, identity or embedded, embeddings)
         clip, n_frames = str(faces.attrs["clip"]), len(faces["pts"])
+        open_places = len(tracking.open_places(faces))
         table = completed(table, embeddings, identity, "pose" in chosen)
         numbers = summarize(table, embeddings)
         tracks = [
@@ -314,8 +318,7 @@ def main(argv: list[str] | None = None) -> None:
             for track, part in table.groupby("track")
         ]
     decision = verdict.decide(
-        *(table[name].to_numpy(np.float64) for name in ("covered", "identity_distance", "identity_distance_mean")),
-        *((identity.name, identity.operating_point) if identity else (None, None)),
+        table, *((identity.name, identity.operating_point) if identity else (None, None)), open_places
     )
     checksums = {judge.name: judge.sha256 for judge in judges}
     summary = {
@@ -343,7 +346,7 @@ def main(argv: list[str] | None = None) -> None:
         ],
     }
     with stagefile.replacing(args.metrics) as path:
-        columns = table.drop(columns="embedding")
+        columns = table.drop(columns=["embedding", "masked"])
         columns.to_csv(path, sep="\t", index=False, float_format="%.6f", na_rep="NA", lineterminator="\n")
     stagefile.write_json(args.summary, summary)
     report.write(

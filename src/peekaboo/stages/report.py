@@ -19,6 +19,8 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from peekaboo import media, stagefile
+from peekaboo.faces import tracking
+from peekaboo.judges import crops
 from peekaboo.judges.identity import OPERATING_POINTS
 from peekaboo.verdict import FAIL, NO_EVIDENCE, PASS
 
@@ -37,7 +39,8 @@ OWN_STAGES = ("decode", "compose", "measure")
 STAGES = ("extract", "invert", "tune", "score", "traverse", *OWN_STAGES)
 SEVERITY = (PASS, NO_EVIDENCE, FAIL)
 MISSING = "NA"
-Faces = list[tuple[int, int, np.ndarray | None]]
+# What is cut out of a clip: boxes, or None for the whole frame, by frame and track.
+Cuts = dict[tuple[int, int | str], np.ndarray | None]
 
 # Frames shown for each method and each question, and how many seconds they are apart at least.
 SHOWN_FRAMES, SHOWN_SECONDS = 4, 0.3
@@ -295,6 +298,24 @@ def look_first(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def open_places(places: list[tuple[int, np.ndarray]], times: list[float]) -> dict[str, Any]:
+    """The group of frames where nothing is covered and a face may be in sight, from what `tracking.open_places` says.
+
+    Its rows have a box of their own; of more than SHOWN_FRAMES places these are spread over the clip.
+    """
+    seconds = ", ".join(f"{times[frame]:.2f}" for frame, _ in places)
+    note = f"{len(places)} where a track begins or ends within the picture or a doubtful sighting was taken for no face"
+    if not places:
+        note = "every track begins and ends with the clip or at the picture's edge, and nothing else looked like a face"
+    shown = np.unique(np.linspace(0, len(places) - 1, SHOWN_FRAMES).round().astype(int)) if places else []
+    frames = [
+        {"frame": frame, "track": f"place-{i}", "time": times[frame], "value": "not covered", "box": box}
+        for i, (frame, box) in enumerate(places)
+        if i in shown
+    ]
+    return {"title": "Is a face there?", "note": f"{note}: at {seconds} s" if places else note, "frames": frames}
+
+
 def apart(table: pd.DataFrame, column: str, label: str) -> list[dict[str, Any]]:
     """The first SHOWN_FRAMES rows of an ordered table that lie SHOWN_SECONDS apart within their track."""
     chosen: list[dict[str, Any]] = []
@@ -307,19 +328,14 @@ def apart(table: pd.DataFrame, column: str, label: str) -> list[dict[str, Any]]:
     return chosen
 
 
-def around(frame: np.ndarray, box: np.ndarray | None) -> np.ndarray:
-    """Square uint8 RGB picture [THUMBNAIL, THUMBNAIL, 3] around the face box (xyxy), black off the frame.
+def thumbnail(frame: np.ndarray, box: np.ndarray | None) -> np.ndarray:
+    """Square uint8 RGB picture [THUMBNAIL, THUMBNAIL, 3] around the face box (xyxy), the frame's borders repeated.
 
     Without a box the whole frame, a square one, is the face.
     """
     if box is None:
         return cv2.resize(frame, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
-    scale = THUMBNAIL / (THUMBNAIL_MARGIN * max(box[2] - box[0], box[3] - box[1]))
-    centre = (box[:2] + box[2:]) / 2
-    transform = np.array([[scale, 0, THUMBNAIL / 2], [0, scale, THUMBNAIL / 2]], np.float64)
-    transform[:, 2] -= scale * centre
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return cv2.warpAffine(frame, transform, (THUMBNAIL, THUMBNAIL), flags=interpolation)
+    return crops.square(frame, box, THUMBNAIL_MARGIN * float((box[2:] - box[:2]).max()), THUMBNAIL)
 
 
 def save_jpeg(path: Path, picture: np.ndarray) -> None:
@@ -329,14 +345,14 @@ def save_jpeg(path: Path, picture: np.ndarray) -> None:
         partial.write_bytes(data.tobytes())
 
 
-def save_pictures(pictures: Iterable[np.ndarray], prefix: Path, poster: int, faces: Faces) -> dict[Any, str]:
-    """Save frame number `poster` whole and the faces (frame, track, box) cut out, from all frames uint8 RGB of a clip.
+def save_pictures(pictures: Iterable[np.ndarray], prefix: Path, poster: int, cuts: Cuts) -> dict[Any, str]:
+    """Save frame number `poster` whole and the faces cut out, from all frames uint8 RGB of a clip.
 
     Returns file names, which begin with `prefix`: by (frame, track), and the poster's under "poster".
     """
     names: dict[Any, str] = {}
     for n, picture in enumerate(pictures):
-        found = {(n, track): around(picture, box) for frame, track, box in faces if frame == n}
+        found = {pair: thumbnail(picture, box) for pair, box in cuts.items() if pair[0] == n}
         if n == poster:
             size = POSTER_WIDTH, round(POSTER_WIDTH * picture.shape[0] / picture.shape[1])
             found["poster"] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
@@ -366,34 +382,41 @@ def illustrate(clip: str, path: str, results: Path, folder: Path, found: dict[st
     Reads each version of the clip once. Raises media.ClipError when the clip can't be read any more.
     """
     info, summaries = media.probe(path), found["summaries"]
-    tables = {method: read_metrics(results / clip / method / "metrics.tsv") for method in summaries}
-    first = {method: look_first(table) for method, table in tables.items()}
+    times = [round(float(time), 4) for time in info.times]
     with stagefile.read(results / clip / "extract.h5") as faces:
-        boxes = faces["boxes"][:]
+        boxes, places = faces["boxes"][:], tracking.open_places(faces)
+    tables = {method: read_metrics(results / clip / method / "metrics.tsv") for method in summaries}
+    first, crops_alone = {}, {}
+    for method, table in tables.items():
+        first[method] = look_first(table)
+        for row in (row for group in first[method] for row in group["frames"]):
+            row["box"] = boxes[row["frame"], row["track"]]
+        with stagefile.read(results / clip / method / "compose.h5") as coverage:
+            crops_alone[method] = coverage.attrs["compose"] == "crop"
+        if not crops_alone[method]:
+            first[method].append(open_places(places, times))
     wanted = {
-        method: sorted({(row["frame"], row["track"]) for group in groups for row in group["frames"]})
+        method: {(row["frame"], row["track"]): row["box"] for group in groups for row in group["frames"]}
         for method, groups in first.items()
     }
     tracked = np.unique(next(iter(tables.values()))["frame"])
     poster = int(tracked[len(tracked) // 2])
 
-    def cut_out(
-        pictures: Iterable[np.ndarray], name: str, pairs: Iterable[tuple[int, int]], whole: bool = False
-    ) -> dict[Any, str]:
-        faces = [(*pair, None if whole else boxes[pair]) for pair in pairs]
-        return save_pictures(pictures, folder / "frames" / f"{clip}.{name}", poster, faces)
+    def cut_out(pictures: Iterable[np.ndarray], name: str, cuts: Cuts) -> dict[Any, str]:
+        return save_pictures(pictures, folder / "frames" / f"{clip}.{name}", poster, cuts)
 
     with (
         stagefile.replacing(folder / "originals" / f"{clip}.mp4") as partial,
         media.writer(partial, info) as write,
     ):
-        shown = {"original": cut_out(passing(media.frames(path), write), "original", set().union(*wanted.values()))}
-    for method, pairs in wanted.items():
-        last = max([poster, *(frame for frame, _ in pairs)])
+        everywhere = {pair: box for cuts in wanted.values() for pair, box in cuts.items()}
+        shown = {"original": cut_out(passing(media.frames(path), write), "original", everywhere)}
+    for method, cuts in wanted.items():
+        last = max([poster, *(frame for frame, _ in cuts)])
         anonymized = media.frames(results / clip / method / "anonymized.mp4")
-        with stagefile.read(results / clip / method / "compose.h5") as coverage:
-            crops_alone = coverage.attrs["compose"] == "crop"
-        shown[method] = cut_out(islice(anonymized, last + 1), method, pairs, crops_alone)
+        shown[method] = cut_out(
+            islice(anonymized, last + 1), method, dict.fromkeys(cuts) if crops_alone[method] else cuts
+        )
     for method, groups in first.items():
         for group in groups:
             for row in group["frames"]:
@@ -404,7 +427,7 @@ def illustrate(clip: str, path: str, results: Path, folder: Path, found: dict[st
         "id": clip,
         "summaries": summaries,
         "lossless": any(stages["compose"]["lossless"] for stages in found["stages"].values()),
-        "times": [round(float(time), 4) for time in info.times],
+        "times": times,
         "seconds": float(info.duration),
         "size": (info.width, info.height),
         "posters": {name: names["poster"] for name, names in shown.items()},

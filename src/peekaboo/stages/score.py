@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
                 group[part] = getattr(readings, part)
             accuracies[name] = {attribute: round(scorer.accuracy, 4) for attribute, scorer in scorers.items()}
         n_frames = len(latents["latents"])
-    checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
+    checksums = {name: stagefile.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
     report.write(args.report, n_frames, gpu.describe(device), models=checksums, held_out_accuracy=accuracies)
 
 

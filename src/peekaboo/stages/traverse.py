@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
             scores[name] = {"before": round(before, 4), "after": round(after, 4)}
             stagefile.scatter(edited, pairs, moved.reshape(-1, *shape[2:]))
             stagefile.scatter(out["placements"], pairs, framed)
-    checksums = {name: models.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
+    checksums = {name: stagefile.checksum(getattr(args, name)) for name in ("generator", "identity", "affect")}
     report.write(
         args.report, shape[0], gpu.describe(device), models=checksums, identity_score=scores, cosine_and_error=looks
     )

@@ -73,7 +73,7 @@ def tune_track(
 def fingerprint(settings: argparse.Namespace) -> str:
     """Name what the tuning depends on: inputs by checksum, settings by value."""
     inputs = {
-        name: models.checksum(getattr(settings, name)) for name in ("faces", "latents", "generator", "perceptual")
+        name: stagefile.checksum(getattr(settings, name)) for name in ("faces", "latents", "generator", "perceptual")
     }
     plain = {k: v for k, v in vars(settings).items() if k not in (*inputs, "output", "report")}
     return hashlib.sha256(json.dumps(inputs | plain, sort_keys=True).encode()).hexdigest()
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     for path in finished.parent.glob(f"{finished.stem}.*.checkpoint"):
         path.unlink()
     losses = {name: {"epochs": len(curve), "first": curve[0], "last": curve[-1]} for name, curve in curves.items()}
-    checksums = {"generator": models.checksum(args.generator), "perceptual": models.checksum(args.perceptual)}
+    checksums = {"generator": stagefile.checksum(args.generator), "perceptual": stagefile.checksum(args.perceptual)}
     device_name = gpu.describe(device)
     report.write(args.report, n_frames, device_name, models=checksums, columns=LOSSES, losses=losses, curves=curves)
 

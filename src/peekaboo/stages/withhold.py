@@ -20,8 +20,9 @@ def main(argv: list[str] | None = None) -> None:
             f"extract's report has status {extract['status']!r}, expected 'withheld'; this clip has a result"
         )
     # An older result, of another file or other settings, must not be taken for this clip's.
-    stale = sorted(Path(args.output).parent.glob("*/anonymized.mp4"))
-    for path in stale:
+    folder = Path(args.output).parent
+    stale = sorted(folder.glob("*/anonymized.mp4"))
+    for path in (*stale, *folder.glob("*/summary.json")):
         path.unlink()
     stagefile.write_json(args.output, {"clip": extract["clip"], "reason": extract["reason"]})
     report.write(args.report, extract["frames"], removed=len(stale), reason=extract["reason"])

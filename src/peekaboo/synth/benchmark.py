@@ -519,7 +519,7 @@ def measure(
         name: {
             "bytes": path.stat().st_size,
             "parameters": sum(p.numel() for p in networks[name].parameters()),
-            "sha256": models.checksum(path),
+            "sha256": stagefile.checksum(path),
             "constructor": models.constructor(path),
             "recipe": recipe[name],
         }
