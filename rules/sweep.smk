@@ -1,5 +1,5 @@
 rule sweep:
-    """Try weight decay, top_k and length of the walk on rendered clips that are not in the benchmark."""
+    """Try top_k, steps and length of the walk on rendered clips that are not in the benchmark."""
     input:
         expand(
             "results/{clip}/{file}",

@@ -17,7 +17,7 @@ from peekaboo.synth import sweep
 
 
 def walks(rows):
-    names = ["weight_decay", "top_k", "cosine", "parts", "share", "identity_distance", "valence_rmse", "arousal_rmse"]
+    names = ["steps", "top_k", "cosine", "parts", "share", "identity_distance", "valence_rmse", "arousal_rmse"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -25,12 +25,12 @@ def test_recommended_is_the_shortest_walk_that_reaches_at_the_least_cost():
     table = walks(
         [
             (math.nan, math.nan, math.nan, 0, 1.0, 0.9, 0.0, 0.0),
-            (1.0, 0, 0.1, 2, 0.90, 0.5, 0.1, 0.1),
-            (1.0, 0, -0.1, 3, 0.96, 0.6, 0.3, 0.3),
+            (150, 0, 0.1, 2, 0.90, 0.5, 0.1, 0.1),
+            (150, 0, -0.1, 3, 0.96, 0.6, 0.3, 0.3),
             # Costs less, but is longer than the one above.
-            (1.0, 0, -0.3, 8, 0.99, 0.7, 0.1, 0.1),
-            (1.0, 50, -0.3, 8, 0.95, 0.6, 0.2, 0.3),
-            (1.0, 50, -0.1, 3, 0.94, 0.6, 0.1, 0.1),
+            (150, 0, -0.3, 8, 0.99, 0.7, 0.1, 0.1),
+            (150, 50, -0.3, 8, 0.95, 0.6, 0.2, 0.3),
+            (150, 50, -0.1, 3, 0.94, 0.6, 0.1, 0.1),
         ]
     )
     chosen, reached = sweep.recommended(table, "share")
@@ -43,20 +43,20 @@ def test_pooling_takes_root_mean_squares_of_rmse_and_means_of_the_rest():
     start = sweep.Setting(math.nan, math.nan, math.nan)
     rows = [
         {"clip": clip, **setting._asdict(), "share": share, "valence_rmse": error}
-        for setting in (start, sweep.Setting(3.0, 50, -0.3))
+        for setting in (start, sweep.Setting(50, 150, -0.3))
         for clip, share, error in (("a", 0.0, 0.3), ("b", 1.0, 0.4))
     ]
-    found = sweep.pooled(pd.DataFrame(rows).astype({"top_k": "Int64"}))
+    found = sweep.pooled(pd.DataFrame(rows).astype({"top_k": "Int64", "steps": "Int64"}))
     assert len(found) == 2
     np.testing.assert_allclose(found["share"], 0.5)
     np.testing.assert_allclose(found["valence_rmse"], math.sqrt((0.09 + 0.16) / 2))
 
 
 def test_the_walk_in_use_is_among_those_that_are_tried_once():
-    inside = sweep.Setting(sweep.WEIGHT_DECAYS[0], sweep.TOP_KS[0], -0.3)
-    assert len(sweep.routes(inside)) == len(sweep.WEIGHT_DECAYS) * len(sweep.TOP_KS)
-    outside = inside._replace(top_k=17)
-    assert len(sweep.routes(outside)) == len(sweep.routes(inside)) + 1
+    inside = sweep.Setting(sweep.TOP_KS[0], sweep.STEPS[0], -0.3)
+    assert len(sweep.routes(inside)) == len(sweep.TOP_KS) + len(sweep.STEPS) - 1
+    outside = sweep.routes(inside._replace(top_k=17))
+    assert (17, sweep.STEPS[0]) in outside and len(outside) == len(sweep.TOP_KS) + len(sweep.STEPS)
 
 
 SIDE = 16
@@ -94,11 +94,10 @@ def test_scorers_are_those_of_the_score_stage(tmp_path):
     settings = argparse.Namespace(batch=16, **{name.replace("-", "_"): value for name, value in options.items()})
     judges = Judges(identity, affect, Mesh())
     found, readings = sweep.fitted(tmp_path, 1, generator, judges, settings)
-    assert set(found) == {*sweep.WEIGHT_DECAYS, 2.0}
     with stagefile.read(tmp_path / "score.h5") as file:
         expected, stored = traverse.read_scorers(file["track_001"])
     assert readings.names == stored.names == ("emotion", "arousal", "age", "sex", "red", "green", "blue", *COMPLEXION)
     np.testing.assert_allclose(readings.gradients, stored.gradients, rtol=1e-3, atol=1e-5)
     for name, scorer in expected.items():
         # Batches of another size round otherwise.
-        np.testing.assert_allclose(found[2.0][name].weight, scorer.weight, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found[name].weight, scorer.weight, rtol=1e-4, atol=1e-6)

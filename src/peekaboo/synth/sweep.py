@@ -1,9 +1,9 @@
 """The sweep by which the walk's settings are chosen, on rendered clips that are not in the benchmark."""
 
 import argparse
-import itertools
 import math
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +26,9 @@ from peekaboo.latent.walk import until, walk
 from peekaboo.stages import compose, score, traverse
 from peekaboo.synth import chain, peers
 
-WEIGHT_DECAYS = (100.0,)
+# Tried beside the setting in use, one at a time; how far the scorers' way leads is told by alpha and steps alike.
 TOP_KS = (0, 100)
+STEPS = (50, 150, 450)
 COSINES = (0.1, -0.2, -0.4, -0.6, -0.8)
 EVERY = 4  # frames of a clip, one of so many is judged
 SHARE = 0.95  # of the frames that must show a different person
@@ -37,12 +38,12 @@ COSTS = {"valence_rmse": "valence RMSE", "arousal_rmse": "arousal RMSE", "age_rm
 
 
 class Setting(NamedTuple):
-    """Where a walk goes: the scorers' weight decay, the components kept of each attribute, the cosine at which it
-    ends.
+    """Where a walk goes: the components kept of each attribute, the steps along the scorers' way, the cosine at which
+    it ends.
     """
 
-    weight_decay: float
     top_k: int
+    steps: int
     cosine: float
 
 
@@ -70,7 +71,9 @@ def sample(folder: Path) -> Sample:
         numbers = np.arange(0, len(usable), EVERY)
         numbers = numbers[usable[numbers, track]]
         if not len(numbers):
-            raise ValueError(f"{folder.name}: expected the infant's face in one of every {EVERY} frames, found none")
+            raise ValueError(
+                f"{folder.name}: expected the infant's face in every {EVERY}th frame, found none; look there"
+            )
         pairs = np.stack([numbers, np.full_like(numbers, track)], 1)
         boxes, landmarks = (stagefile.gather(faces[name], pairs) for name in ("boxes", "landmarks"))
         cut = (stagefile.gather(faces[name], pairs) for name in ("transforms", "crops"))
@@ -84,22 +87,21 @@ def sample(folder: Path) -> Sample:
 
 def fitted(
     folder: Path, track: int, generator: nn.Module, judges: Judges, settings: argparse.Namespace
-) -> tuple[dict[float, dict[str, Scorer]], Readings]:
-    """Fit a track's scorers as the score stage does, for every weight decay, from one judging of its samples, and its
-    readings.
-    """
+) -> tuple[dict[str, Scorer], Readings]:
+    """Fit a track's scorers as the score stage does, and its readings."""
     with stagefile.read(folder / "invert.h5") as file:
         pairs = score.clip_samples(file["latents"], track, settings.clip_samples)
         pivots = stagefile.gather(file["latents"], pairs)
     seed = settings.seed + track
     told, labels, readings = score.labelled(pivots, generator, judges, settings, seed)
-    decays = sorted({*WEIGHT_DECAYS, settings.weight_decay})
-    return {decay: score.fitted(told, labels, decay, seed) for decay in decays}, readings
+    return score.fitted(told, labels, settings.weight_decay, seed), readings
 
 
-def routes(current: Setting) -> list[tuple[float, int]]:
-    """Weight decays and top_ks to try: those of the table above, and those in use."""
-    return sorted({*itertools.product(WEIGHT_DECAYS, TOP_KS), (current.weight_decay, current.top_k)})
+def routes(current: Setting) -> list[tuple[int, int]]:
+    """Values of top_k and steps to try: those in use, and those of the tables above in the place of one of them."""
+    return sorted(
+        {(top_k, current.steps) for top_k in TOP_KS} | {(current.top_k, steps) for steps in STEPS} | {current[:2]}
+    )
 
 
 def judged(frames: list[np.ndarray], clip: Sample, judges: list[Judge]) -> list[dict[str, np.ndarray]]:
@@ -162,18 +164,18 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
 def recommended(settings: pd.DataFrame, share: str) -> tuple[pd.Series, bool]:
     """The row of `pooled` to use, and whether it shows a different person in SHARE of the frames (column `share`).
 
-    Of each weight decay and top_k the shortest walk that does, and of those the one that changes valence and arousal
+    Of each top_k and steps the shortest walk that does, and of those the one that changes valence and arousal
     least; where none does, the one that comes nearest, by the share and then by the distance.
     """
     walks = settings[settings["parts"] > 0].sort_values(["parts", "cosine"], ascending=[True, False])
-    reaching = walks[walks[share] >= SHARE].drop_duplicates(["weight_decay", "top_k"])
+    reaching = walks[walks[share] >= SHARE].drop_duplicates(["top_k", "steps"])
     if len(reaching):
         return reaching.loc[np.hypot(reaching["valence_rmse"], reaching["arousal_rmse"]).idxmin()], True
     return walks.sort_values([share, "identity_distance"]).iloc[-1], False
 
 
 def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dict[str, float | None]) -> None:
-    """Draw cost over identity distance: a column a cost, a row a weight decay, a line a top_k, a point a walk."""
+    """Draw cost over identity distance: a column a cost, a line a top_k and number of steps, a point a walk."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -181,40 +183,29 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
     from matplotlib.lines import Line2D
 
     walks, start = settings[settings["parts"] > 0], settings[settings["parts"] == 0]
-    decays, top_ks = sorted(walks["weight_decay"].unique()), sorted(walks["top_k"].unique())
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(top_ks)))
-    figure, axes = pyplot.subplots(
-        len(decays),
-        len(COSTS),
-        figsize=(3 * len(COSTS), 1.6 + 2.6 * len(decays)),
-        sharex=True,
-        sharey="col",
-        squeeze=False,
-    )
-    for row, decay in zip(axes, decays, strict=True):
-        for axis, (cost, title) in zip(row, COSTS.items(), strict=True):
-            axis.set_title(f"{title}, weight decay {decay:g}", fontsize=10)
-            for top_k, colour in zip(top_ks, colours, strict=True):
-                line = walks[(walks["weight_decay"] == decay) & (walks["top_k"] == top_k)]
-                line = line.sort_values("cosine", ascending=False)
-                line = pd.concat([start, line])
-                axis.plot(line["identity_distance"], line[cost], "o-", color=colour, markersize=3.5, linewidth=1.2)
-                if (decay, top_k) == (current.weight_decay, current.top_k):
-                    used = line[line["cosine"] == current.cosine]
-                    axis.plot(used["identity_distance"], used[cost], "*", color="tab:red", markersize=13, zorder=3)
-            for limit, style in zip(limits.values(), ("--", ":"), strict=True):
-                if limit is not None:
-                    axis.axvline(limit, color="grey", linestyle=style, linewidth=1)
-            if cost in chain.MEASURES and chain.MEASURES[cost].target is not None:
-                axis.axhline(chain.MEASURES[cost].target, color="tab:green", linewidth=0.8)
-            axis.grid(alpha=0.25)
-            axis.spines[["top", "right"]].set_visible(False)
-    for axis in axes[-1]:
+    lines = {route: line.sort_values("cosine", ascending=False) for route, line in walks.groupby(["top_k", "steps"])}
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(lines)))
+    figure, axes = pyplot.subplots(1, len(COSTS), figsize=(3 * len(COSTS), 4.4))
+    for axis, (cost, title) in zip(axes, COSTS.items(), strict=True):
+        axis.set_title(title, fontsize=10)
+        for (route, line), colour in zip(lines.items(), colours, strict=True):
+            shown = pd.concat([start, line])
+            axis.plot(shown["identity_distance"], shown[cost], "o-", color=colour, markersize=3.5, linewidth=1.2)
+            if route == current[:2]:
+                used = line[line["cosine"] == current.cosine]
+                axis.plot(used["identity_distance"], used[cost], "*", color="tab:red", markersize=13, zorder=3)
+        for limit, style in zip(limits.values(), ("--", ":"), strict=True):
+            if limit is not None:
+                axis.axvline(limit, color="grey", linestyle=style, linewidth=1)
+        if cost in chain.MEASURES and chain.MEASURES[cost].target is not None:
+            axis.axhline(chain.MEASURES[cost].target, color="tab:green", linewidth=0.8)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel("identity distance (dlib)")
         axis.locator_params(axis="x", nbins=5)
     keys = [
-        Line2D([], [], color=colour, marker="o", markersize=3.5, label=f"top_k {top_k:g}")
-        for top_k, colour in zip(top_ks, colours, strict=True)
+        Line2D([], [], color=colour, marker="o", markersize=3.5, label=f"top_k {top_k}, {steps} steps")
+        for (top_k, steps), colour in zip(lines, colours, strict=True)
     ]
     keys.append(Line2D([], [], color="tab:red", marker="*", markersize=11, linestyle="", label="setting in use"))
     for (name, limit), style in zip(limits.items(), ("--", ":"), strict=True):
@@ -222,10 +213,10 @@ def plot(path: str | Path, settings: pd.DataFrame, current: Setting, limits: dic
             label = f"different person, {name}: {limit:.2f}"
             keys.append(Line2D([], [], color="grey", linestyle=style, linewidth=1, label=label))
     keys.append(Line2D([], [], color="tab:green", linewidth=0.8, label="target"))
-    lengths = ", ".join(f"{cosine:g}" for cosine in sorted(walks["cosine"].unique(), reverse=True))
-    figure.suptitle(f"Walks away from the identity\nuntil the identity network's cosine is {lengths}", fontsize=11)
+    ends = ", ".join(f"{cosine:g}" for cosine in sorted(walks["cosine"].unique(), reverse=True))
+    figure.suptitle(f"Walks away from the identity\nuntil the identity network's cosine is {ends}", fontsize=11)
     figure.legend(handles=keys, loc="lower center", ncol=4, fontsize=9, frameon=False)
-    figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 1))
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     with stagefile.replacing(path) as partial:
         figure.savefig(partial, dpi=110)
     pyplot.close(figure)
@@ -244,7 +235,7 @@ def sweep(args: argparse.Namespace) -> None:
     judges.append(Demographics(args.affect, device))
     steering = Judges(identity, affect, mesh)
     limits = chain.thresholds(args.embedded)
-    current = Setting(args.weight_decay, args.top_k, args.cosine)
+    current = Setting(args.top_k, args.steps, args.cosine)
     cosines = sorted({*COSINES, current.cosine}, reverse=True)
     rows = []
     for name in args.clips:
@@ -260,20 +251,20 @@ def sweep(args: argparse.Namespace) -> None:
 
         # All walks begin where the latents are, whatever the settings.
         stops = [(Setting(math.nan, math.nan, math.nan), 0, flat, clip.placements)]
-        for decay, top_k in tqdm(routes(current), name, unit="walk", disable=None):
-            settings = argparse.Namespace(**vars(args) | {"top_k": top_k})
-            first = traverse.way(flat, scorers[decay], readings, settings)
+        for top_k, steps in tqdm(routes(current), name, unit="walk", disable=None):
+            settings = argparse.Namespace(**vars(args) | {"top_k": top_k, "steps": steps})
+            first = traverse.way(flat, scorers, readings, settings)
             walked = walk(flat, first, frames, own, steering, args.batch, args.seed + clip.track)
             # By the lowest cosine it ends last; the others are on its way.
-            places = list(until(itertools.islice(walked, args.parts), cosines[-1]))
+            places = list(until(islice(walked, args.parts), cosines[-1]))
             for cosine in cosines:
                 passed = list(until(places, cosine))
-                stops.append((Setting(decay, top_k, cosine), len(passed), passed[-1].latents, passed[-1].placements))
+                stops.append((Setting(top_k, steps, cosine), len(passed), passed[-1].latents, passed[-1].placements))
         for setting, parts, *where in stops:
             anonymized = judged(composed(clip, drawn(*where, own, args.batch), mesh), clip, judges)
             found = measured(originals, anonymized, judges, limits)
             rows.append({"clip": name, **setting._asdict(), "parts": parts, **found})
-    table = pd.DataFrame(rows).astype({"top_k": "Int64"})
+    table = pd.DataFrame(rows).astype({"top_k": "Int64", "steps": "Int64"})
     chain.write_table(args.table, table)
     plot(args.plot, pooled(table), current, limits)
     kind = "published" if limits["rendered"] is None else "rendered"
@@ -283,7 +274,7 @@ def sweep(args: argparse.Namespace) -> None:
 
 def choice(chosen: pd.Series, reached: bool, kind: str, limit: float) -> str:
     """Say in a line which setting to use and what it does."""
-    what = f"weight_decay {chosen['weight_decay']:g}, top_k {chosen['top_k']:g}, cosine {chosen['cosine']:g}"
+    what = f"top_k {chosen['top_k']:g}, steps {chosen['steps']:g}, cosine {chosen['cosine']:g}"
     share = chosen[f"different_{kind}"]
     return (
         f"Recommended: {what}. After {chosen['parts']:.1f} parts it shows a different person ({kind} threshold "
