@@ -70,7 +70,7 @@ COSTS = {
 # Where the container doesn't tell: a low bit rate, so that a clip is taken for too long rather than too short.
 BYTES_PER_FRAME = 4000
 # Frames of the longest rendered clip, for those that are yet to be rendered.
-RENDERED_FRAMES = 320
+RENDERED_FRAMES = 270
 # How the last line of a log begins where a program ended with an error and no traceback.
 ENDED = r"\S*(Error|Exception|bash|python|\.py): |peekaboo\.\S+: |(ln|rm): "
 

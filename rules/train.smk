@@ -3,7 +3,7 @@ rule renders:
     input:
         head=config["head"],
         settings=f"{HOME}/resources/embedded/training.yaml",
-        code=code("peekaboo.synth.render"),
+        code=sorted({*code("peekaboo.synth.render"), *code("peekaboo.synth.capture")}),
     output:
         renders="training/renders.h5",
     log:
@@ -23,6 +23,7 @@ rule renders:
         """
 
 
+# No code among its inputs: an edit must not throw hours of training away.
 rule train:
     """Train one embedded network; goes on from its checkpoint after an interruption."""
     input:

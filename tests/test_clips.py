@@ -61,10 +61,11 @@ def test_the_benchmark_is_as_large_and_as_varied_as_it_should_be():
     assert not any(clip.bystander for clip in SWEEP)
 
 
-def test_the_workflow_knows_the_clips_by_the_same_ids():
+def test_the_workflow_knows_the_clips_by_the_same_ids_and_the_longest():
     rules = runpy.run_path(str(HOME / "rules" / "common.smk"))
     assert rules["BENCHMARK_IDS"] == tuple(clip.id for clip in BENCHMARK)
     assert rules["SWEEP_IDS"] == tuple(clip.id for clip in SWEEP)
+    assert rules["RENDERED_FRAMES"] == max(round(clip.seconds * clip.rate) for clip in (*BENCHMARK, *SWEEP))
 
 
 def test_no_two_clips_have_the_same_infant_and_none_was_trained_on():

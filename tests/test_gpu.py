@@ -11,8 +11,3 @@ def test_a_cpu_does_not_compute_in_a_type_that_it_has_to_emulate():
 
     # Emulated products take a hundred times as long.
     assert seconds(gpu.precision(torch.device("cpu"))) < 5 * seconds(torch.float32)
-
-
-def test_a_card_trains_in_full_precision_and_has_bfloat16():
-    assert gpu.precision(torch.device("cuda")) is torch.float32
-    assert gpu.halves(torch.device("cuda"))

@@ -100,5 +100,5 @@ def test_fit_recovers_the_logistic_model_that_made_the_labels():
 
 
 def test_fit_says_when_a_class_is_missing():
-    with pytest.raises(ValueError, match="both classes, found 10 positive of 10"):
+    with pytest.raises(ValueError, match="two latents of each class, found 10 positive of 10"):
         fit(np.zeros((10, 3), np.float32), np.ones(10), weight_decay=0.1, seed=0)

@@ -289,3 +289,11 @@ def test_a_training_goes_on_from_its_checkpoint(tmp_path, stopped, optimiser):
     assert torch.equal(trained(tmp_path / "broken", None), whole)
     curve = [json.loads(line)["step"] for line in (tmp_path / "whole" / "curve.jsonl").read_text().splitlines()]
     assert curve == list(range(0, 1000, 100))
+
+
+def test_what_a_stage_needs_is_named(capsys):
+    with pytest.raises(SystemExit):
+        train.main(
+            ["encoder", "--settings", "training.yaml", "--renders", "renders.h5", "--output", "encoder.safetensors"]
+        )
+    assert "encoder needs --checkpoints, --perceptual, --affect, --generator" in capsys.readouterr().err

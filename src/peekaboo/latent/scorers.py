@@ -12,6 +12,7 @@ from peekaboo.latent.readings import Readings
 
 # Attributes that have scorers, whose largest components the walk leaves alone.
 RETAINED = ("emotion", "age", "sex")
+HELD_OUT = 0.2  # share of the samples that tells the accuracy
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,20 @@ class Scorer:
         return expit(self.logits(latents))
 
 
-def fit(latents: np.ndarray, labels: np.ndarray, weight_decay: float, seed: int, held_out: float = 0.2) -> Scorer:
+def fit(latents: np.ndarray, labels: np.ndarray, weight_decay: float, seed: int) -> Scorer:
     """Fit a scorer to flattened latents `[M, D]` and labels `[M]` of 0 and 1 by class-balanced logistic regression.
 
-    `weight_decay` is the factor of |weight|^2 / 2 beside the mean loss. A share `held_out` of the samples, drawn by
+    `weight_decay` is the factor of |weight|^2 / 2 beside the mean loss. A share HELD_OUT of the samples, drawn by
     `seed`, is kept for the accuracy, which is balanced too. Raises ValueError when a class has fewer than two samples.
     """
     labels = labels.astype(bool)
     if min(labels.sum(), (~labels).sum()) < 2:
-        raise ValueError(f"a scorer needs both classes, found {labels.sum()} positive of {len(labels)} latents")
+        raise ValueError(
+            f"expected two latents of each class, found {labels.sum()} positive of {len(labels)}; raise score.samples"
+        )
     order = np.random.default_rng(seed).permutation(len(labels))
     # Stratified, so that a small class is in both parts.
-    test = np.concatenate([c[: max(1, int(len(c) * held_out))] for c in (order[labels[order]], order[~labels[order]])])
+    test = np.concatenate([c[: max(1, int(len(c) * HELD_OUT))] for c in (order[labels[order]], order[~labels[order]])])
     train = np.setdiff1d(order, test)
     x, y = latents[train].astype(np.float64), labels[train]
     centre = x.mean(0)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from peekaboo.optimiser import Optimiser
 
 LOSSES = ("total", "perceptual", "l2")
+AWAY = 0.75  # how far from the pivots towards random latents a tuned generator is to stay as it was
 
 
 def tuned_parameters(synthesis: nn.Module) -> dict[str, nn.Parameter]:
@@ -37,15 +38,14 @@ def locality_loss(
     pivots: Tensor,
     random: Tensor,
     perceptual: nn.Module,
-    share: float = 0.75,
 ) -> Tensor:
     """Keep the tuned generator as it was on the way from the pivots to random latents (paper, section 3.3).
 
     `pivots` and `random` are latents `[B, num_ws, w_dim]`. Generators differ in the scale of their latents, so that in
-    place of the paper's step of 30 this one is a `share` of the way. Losses within are those of danielroich/PTI:
+    place of the paper's step of 30 this one is a share of the way, AWAY. Losses within are those of danielroich/PTI:
     squared error and perceptual distance to the untuned picture, each weighted 0.1.
     """
-    latents = pivots.lerp(random, share)
+    latents = pivots.lerp(random, AWAY)
     with torch.no_grad():
         wanted = original(latents)
     drawn = synthesis(latents)

@@ -179,7 +179,7 @@ def paired(
                 )
         yield pair[0], pair[1][:height, :width]
     if count < n_frames:
-        raise media.ClipError(f"both clips have {count} frames, expected {n_frames} as extract saw them; run it again")
+        raise media.ClipError(f"both clips have {count} frames, expected {n_frames} as extract saw them; extract anew")
 
 
 def judge_faces(inputs: list[list[list[Any]]], judges: list[Judge], identity: Judge) -> pd.DataFrame:

@@ -5,20 +5,19 @@ say.
 import argparse
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 import torch
 import yaml
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from peekaboo import gpu, metrics, models, stagefile
-from peekaboo.judges import crops, pose
+from peekaboo.judges import crops, pose, weights
 from peekaboo.judges.identity import CHIP_POINTS, Dlib, chip
 from peekaboo.judges.landmarks import REGION, Mesh
 from peekaboo.latent import restyle
@@ -26,7 +25,9 @@ from peekaboo.synth import capture, head, render, train
 
 IDENTITIES, STATES = 40, 5  # held out
 SAMPLES, TRUNCATION = 500, 0.7
-INVERTED, PASSES = 200, 3
+PASSES = 3
+RECORDED = 50  # of the renders as recorded, so many are inverted: drawing is the dear part
+ONES, AMONG = 40, 200  # identities of which several samples are drawn, samples whose pairs are compared
 WALK = 64  # frames
 EDITED, STEPS = 40, (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 ALIKE = ("age", "sex", "skin")  # parameters that infants share who differ in nothing but the features of the face
@@ -53,6 +54,11 @@ def row(
     return found | {"met": met, "note": note}
 
 
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+
+
 def table(rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> str:
     """Markdown table of rows as `row` makes them; columns are of network, measure, value, target and met."""
 
@@ -71,8 +77,7 @@ def table(rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> str:
             "met": met,
         }
 
-    lines = [columns, ["---"] * len(columns), *([cells(line)[column] for column in columns] for line in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(columns, [[cells(line)[column] for column in columns] for line in rows]) + "\n"
 
 
 def card_table(results: dict[str, Any], network: str) -> str:
@@ -93,9 +98,8 @@ def card_table(results: dict[str, Any], network: str) -> str:
         ("recipe", f"seed {results['seed']}, {settings(recipe)}"),
         ("training set", settings(renders)),
     ]
-    head_lines = "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in lines)
     rows = [line for line in results["measures"] if line["network"] == network]
-    return f"{head_lines}\n{table(rows, ('measure', 'value', 'target', 'met'))}"
+    return f"{markdown(('', ''), lines)}\n\n{table(rows, ('measure', 'value', 'target', 'met'))}"
 
 
 def rewrite_card(path: Path, text: str) -> None:
@@ -109,12 +113,6 @@ def rewrite_card(path: Path, text: str) -> None:
     with stagefile.replacing(path) as partial:
         partial.write_text(MEASURED.sub(lambda found: found[1] + text + found[2], card), encoding="utf-8")
     path.chmod(0o644)
-
-
-def auc(scores: np.ndarray, same: np.ndarray) -> float:
-    """Area under the ROC curve of scores [N], high where `same` [N] is True (Mann-Whitney; ties count half)."""
-    positive, negative = same.sum(), (~same).sum()
-    return float((rankdata(scores)[same].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
 def equal_error(distances: np.ndarray, same: np.ndarray) -> tuple[float, float]:
@@ -214,11 +212,8 @@ class Faces:
 
     def __init__(self, mobilefacenet: str | None) -> None:
         self.mesh, self.dlib = Mesh(), Dlib()
-        self.mobilefacenet = None
-        if mobilefacenet:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = 1
-            self.mobilefacenet = onnxruntime.InferenceSession(mobilefacenet, options, ["CPUExecutionProvider"])
+        side = crops.ARCFACE_SIDE
+        self.mobilefacenet = weights.session(mobilefacenet, torch.device("cpu"), side) if mobilefacenet else None
 
     def landmarks(self, pictures: np.ndarray) -> np.ndarray:
         """Face mesh [N, 478, 3] of aligned crops in pixels of the crop enlarged to 256; NaN where no face is found."""
@@ -236,10 +231,9 @@ class Faces:
     def mobile(self, pictures: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """MobileFaceNet's embeddings [N, 128]; NaN where there are no landmarks."""
         found = np.full((len(pictures), 128), np.nan, np.float32)
-        name = self.mobilefacenet.get_inputs()[0].name
         for i in np.flatnonzero(np.isfinite(landmarks).all((1, 2))):
-            faces = (crops.arcface(enlarged(pictures[i]), landmarks[i]).astype(np.float32) - 127.5) / 127.5
-            found[i] = self.mobilefacenet.run(None, {name: faces.transpose(2, 0, 1)[None]})[0][0]
+            face = crops.arcface(enlarged(pictures[i]), landmarks[i])
+            found[i] = weights.run(self.mobilefacenet, weights.chw([face], 127.5, 127.5))[0]
         return found
 
 
@@ -286,8 +280,8 @@ def measure_generator(
     samples = decoded(generator, mapped(head.sample(rng, SAMPLES), TRUNCATION))
     landmarks = faces.landmarks(samples)
     write_sheet(sheets / "samples.png", samples[:64], 8)
-    regressed = decoded(generator, mapped(held.parameters[:INVERTED]))
-    rendered = held.pictures["clean"][:INVERTED]
+    regressed = decoded(generator, mapped(held.parameters))
+    rendered = held.pictures["clean"]
     angle = np.linspace(0, np.pi / 2, WALK, dtype=np.float32)[:, None]
     ends = head.sample(rng, 2)
     path = np.cos(angle) * ends[0] + np.sin(angle) * ends[1]
@@ -312,12 +306,12 @@ def measure_generator(
     name = "identity diversity: mean cosine of samples over that of one identity's frames (MobileFaceNet)"
     if faces.mobilefacenet is None:
         return [*rows, row("generator", name, None, most=0.6, note="needs --config mobilefacenet=FILE")]
-    one = decoded(generator, mapped(train.sample_renders(rng, 40, STATES), TRUNCATION))
-    within, _, same = pairs(faces.mobile(one, faces.landmarks(one)), np.repeat(np.arange(40), STATES))
-    between, _, _ = pairs(faces.mobile(samples[:200], landmarks[:200]), np.arange(200))
+    one = decoded(generator, mapped(train.sample_renders(rng, ONES, STATES), TRUNCATION))
+    within, _, same = pairs(faces.mobile(one, faces.landmarks(one)), np.repeat(np.arange(ONES), STATES))
+    between, _, _ = pairs(faces.mobile(samples[:AMONG], landmarks[:AMONG]), np.arange(AMONG))
     ratio = between.mean() / within[same].mean()
     note = f"{between.mean():.2f} / {within[same].mean():.2f}"
-    cosines, _, same = pairs(faces.mobile(regressed, seen), held.identity[:INVERTED])
+    cosines, _, same = pairs(faces.mobile(regressed, seen), held.identity)
     return [
         *rows,
         row("generator", name, ratio, most=0.6, note=note),
@@ -340,17 +334,14 @@ def measure_encoder(
     encoder: nn.Module, generator: nn.Module, held: HeldOut, faces: Faces, sheets: Path
 ) -> list[dict[str, Any]]:
     """Inversions of held-out renders after every pass; writes a contact sheet."""
-    truth = np.stack(
-        [crop_rotation(held.model, *one) for one in zip(held.parameters[:INVERTED], held.truths, strict=False)]
-    )
+    truth = np.stack([crop_rotation(held.model, *one) for one in zip(held.parameters, held.truths, strict=True)])
     rows = []
     for kind, pictures in held.pictures.items():
-        # Drawing is the dear part: of captured renders a quarter must do.
-        pictures = pictures[: INVERTED if kind == "clean" else INVERTED // 4]
+        pictures = pictures if kind == "clean" else pictures[:RECORDED]
         drawn = inversions(encoder, generator, pictures)
         seen = faces.landmarks(pictures)
         if kind == "clean":
-            shown = np.concatenate([pictures[None], drawn])[:, :: INVERTED // 12][:, :12]
+            shown = np.concatenate([pictures[None], drawn])[:, :: len(pictures) // 12][:, :12]
             write_sheet(sheets / "inversions.png", shown.reshape(-1, *pictures.shape[1:]), 12)
             error = metrics.mean(metrics.rotation_angle(pose.rotation(seen), truth))
             rows.append(row("encoder", "rotation read off the render against the truth", error.value, "degrees"))
@@ -420,20 +411,21 @@ def measure_identity(
     rows, points = [], {}
     for kind, pictures in held.pictures.items():
         cosines, _, same = pairs(judged(network, pictures), held.identity)
-        rows.append(row("identity", f"verification AUC, {kind} renders", auc(cosines, same), least=0.99))
+        rows.append(row("identity", f"verification AUC, {kind} renders", train.auc(cosines, same), least=0.99))
         landmarks = faces.landmarks(pictures)
         _, distances, same = pairs(faces.distant(pictures, landmarks), held.identity)
         rendered, rate = equal_error(distances, same)
         mistaken = float((distances[~same] < Dlib.operating_point).mean())
         found = {"dlib": {"published": Dlib.operating_point, "rendered": rendered, "equal_error_rate": rate}}
-        found["dlib"] |= {"auc": auc(-distances, same), "different_below_published": mistaken}
+        found["dlib"] |= {"auc": train.auc(-distances, same), "different_below_published": mistaken}
         if faces.mobilefacenet is not None:
             cosines, _, same = pairs(faces.mobile(pictures, landmarks), held.identity)
             negative, rate = equal_error(-cosines, same)
             if kind == "clean":
                 ratio = cosines[~same].mean() / cosines[same].mean()
                 rows.append(row("generator", "identity diversity of the renders themselves", ratio))
-            found["mobilefacenet_cosine"] = {"rendered": -negative, "equal_error_rate": rate, "auc": auc(cosines, same)}
+            area = train.auc(cosines, same)
+            found["mobilefacenet_cosine"] = {"rendered": -negative, "equal_error_rate": rate, "auc": area}
         points[kind] = found
     start = torch.from_numpy(train.sample_renders(rng, EDITED, 1))
     other = start.clone()
@@ -456,7 +448,7 @@ def measure_identity(
     recoloured = held.parameters.copy()
     train.recolour(rng, recoloured)
     cosines, _, same = pairs(judged(network, _draw(held.model, recoloured, held.size)[0]), held.identity)
-    rows.append(row("identity", "verification AUC, clean renders of other colours and marks", auc(cosines, same)))
+    rows.append(row("identity", "verification AUC, clean renders of other colours and marks", train.auc(cosines, same)))
     rows += agreement_alike(network, held, faces, rng)
     return rows, points["captured"] | {"clean": points["clean"]}
 
@@ -551,8 +543,7 @@ def main(argv: list[str] | None = None) -> None:
     recipe = yaml.safe_load(Path(args.settings).read_text(encoding="utf-8"))
     clip = (args.extract, args.decode)
     results = measure(recipe, args.head, args.networks, clip, args.mobilefacenet, args.sheets)
-    with stagefile.replacing(args.output) as partial:
-        partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    stagefile.write_json(args.output, results)
     with stagefile.replacing(args.table) as partial:
         columns = ("network", "measure", "value", "target", "met")
         partial.write_text(table(results["measures"], columns), encoding="utf-8")

@@ -18,7 +18,7 @@ from peekaboo.judges.identity import Dlib
 from peekaboo.stages import report
 from peekaboo.synth import head as heads
 from peekaboo.synth import peers
-from peekaboo.synth.benchmark import Faces
+from peekaboo.synth.benchmark import Faces, markdown
 from peekaboo.synth.clips import BENCHMARK
 
 
@@ -292,11 +292,6 @@ def cell(entry: dict[str, Any], decimals: int) -> str:
 def single(value: float | None, decimals: int) -> str:
     """One clip's value; a dash where nothing was measured."""
     return cell({"mean": value, "error": None}, decimals)
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
 
 
 def page(results: dict[str, Any]) -> str:

@@ -1,5 +1,4 @@
-"""Trains the embedded networks on rendered infants: one sub-command a network, resumable, with its curve beside its
-checkpoint.
+"""Trains the embedded networks on rendered infants, one a call, resumable, with its curve beside its checkpoint.
 
 The parameters that a head was rendered from are the generator's z, so that it learns by regression from pairs.
 """
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from scipy.stats import rankdata
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -351,14 +351,17 @@ def arcface(cosines: Tensor, labels: Tensor, scale: float, margin: float) -> Ten
     return F.cross_entropy(scale * torch.where(truth, (angle + margin).clamp(max=math.pi).cos(), cosines), labels)
 
 
+def auc(scores: np.ndarray, same: np.ndarray) -> float:
+    """Area under the ROC curve of scores [N], high where `same` [N] is True (Mann-Whitney; ties count half)."""
+    positive, negative = same.sum(), (~same).sum()
+    return float((rankdata(scores)[same].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
 def verification_auc(embeddings: Tensor, identity: Tensor) -> float:
     """Area under the ROC curve of cosines between all pairs of embeddings `[N, D]`: same identity against different."""
-    cosines, same = embeddings @ embeddings.T, identity[:, None] == identity[None]
-    pairs = torch.ones_like(same).triu(1)
-    ranks = cosines[pairs].argsort().argsort().double() + 1
-    positive = same[pairs]
-    count = positive.sum().double()
-    return ((ranks[positive].sum() - count * (count + 1) / 2) / (count * (~positive).sum())).item()
+    first, second = torch.triu_indices(len(embeddings), len(embeddings), 1)
+    cosines, same = (embeddings @ embeddings.T)[first, second], identity[first] == identity[second]
+    return auc(cosines.float().cpu().numpy(), same.cpu().numpy())
 
 
 def within_class(outputs: Tensor, identity: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
@@ -666,12 +669,12 @@ def train_generator(
     return averaged, constructor
 
 
-def described(latents: Tensor, description: Tensor, noise: float = 0.1) -> Tensor:
+def described(latents: Tensor, description: Tensor) -> Tensor:
     """The linear map `[w_dim, outputs]` that reads descriptions `[N, outputs]` off standardised latents `[N, w_dim]`.
 
-    By ridge regression: as if each latent were seen with noise of that deviation.
+    By ridge regression: as if each latent were seen with noise of a tenth of its deviation.
     """
-    ridge = len(latents) * noise**2 * torch.eye(latents.shape[1]).to(latents)
+    ridge = len(latents) * 0.1**2 * torch.eye(latents.shape[1]).to(latents)
     return torch.linalg.solve(latents.T @ latents + ridge, latents.T @ description)
 
 
@@ -748,12 +751,17 @@ def train_encoder(
 
 
 NETWORKS = ("perceptual", "identity", "affect", "generator", "encoder")
+# What each stage reads and writes beside its output.
+NEEDED = {"renders": ("head",)} | {name: ("renders", "checkpoints") for name in NETWORKS}
+NEEDED["identity"] += ("perceptual",)
+NEEDED["generator"] += ("perceptual", "affect")
+NEEDED["encoder"] += ("perceptual", "affect", "generator")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Render the training set, or train one network on it and write its safetensors file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("renders", *NETWORKS))
+    parser.add_argument("stage", choices=NEEDED, help="the training set, or the network")
     parser.add_argument("--settings", required=True, help="the recipe, YAML")
     parser.add_argument("--head", help="the head model (stage renders)")
     parser.add_argument("--renders", help="the rendered training set (all other stages)")
@@ -765,6 +773,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=Path, help="folder for checkpoint and curve")
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args(argv)
+    missing = [f"--{name}" for name in NEEDED[arguments.stage] if getattr(arguments, name) is None]
+    if missing:
+        parser.error(f"{arguments.stage} needs {', '.join(missing)}")
     if distributed.is_torchelastic_launched():
         # Unlike nccl, gloo lets processes share a card.
         distributed.init_process_group("gloo")
