@@ -144,7 +144,7 @@ def test_page_shows_every_measure_and_what_is_missing():
     assert rows[chain.MEASURES["different_rendered"].title][2:] == ["n/a"] * 5
     assert rows[chain.MEASURES["verdict_rendered"].title][-4:] == ["n/a"] * 4
     assert "Abacus, cores: 2, card: none" in text and "c9 (no face found)" in text and "not calibrated" in text
-    assert "from 0.410 on (equal error rate, 13 %" in text
+    assert "- 0.410 on (equal error rate, 13 %" in text
     assert "6 of its 20 clips, 10 frames" in text
     valence = table.loc[(table["clip"] == "c3") & (table["method"] == "pti_traversal"), "valence_rmse"].item()
     shares = ["1.22", "–", "1.22", "1.22", "1.22"]

@@ -337,16 +337,19 @@ Means over clips ± their standard error. The targets, met or not, are those of 
 
 {markdown(["measure", "target", "", *methods], rows)}
 
-Identity is judged by dlib, which took no part in the edit. Two pictures show two persons from a distance of
-{limits["published"]:g} (published, for adults), or of {rendered} (equal error rate on pairs of renders of all ages, at
-random): held against the distance to the original in the same frame. Of that and the distance to the original's mean
-over the clip the lower one tells infants apart from {limits[FILMED]:.3f} on (equal error rate, {mistaken:.0f} %, on all
-benchmark clips' infants and others that are as old, of their sex and complexion, and do the same in the same light). A
-clip's verdict holds the lower one against the published threshold, too, and so is stricter: a mean is nearer than most
-pictures. The column `{PEER}` is what dlib says of those others in the same frames, who are other persons in all of
-them. All faces that are tracked count, those of adults and of toys as well; two rows are of the infants alone. Errors
-without "truth" compare the judge's reading of the anonymised face with that of the original; the column `{ORIGINAL}` is
-what the judges miss on the original itself.
+Identity is judged by dlib, which took no part in the edit. It says two persons from a distance of
+
+- {limits["published"]:g} on (published, for adults), held against the original in the same frame;
+- {rendered} on (equal error rate on random pairs of renders of all ages), held against the same;
+- {limits[FILMED]:.3f} on (equal error rate, {mistaken:.0f} %, on all benchmark clips' infants and others
+  that are as old, of their sex and complexion, and do the same in the same light), held against that or the original's
+  mean over the clip, whichever is nearer.
+
+A clip's verdict holds the published threshold against the nearer one and so is stricter: a mean is nearer than most
+pictures. One frame that it does not pass fails the clip. The column `{PEER}` is what dlib says of those others in
+the same frames, who are other persons in all of them. All faces that are tracked count, those of adults and of toys as
+well; two rows are of the infants alone. Errors without "truth" compare the judge's reading of the anonymised face with
+that of the original; the column `{ORIGINAL}` is what the judges miss on the original itself.
 
 ## `{OURS}` and `{RIVAL}`
 
