@@ -702,3 +702,11 @@ def test_runs_that_begin_at_once_both_hold_the_directory(tmp_path, monkeypatch):
             fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
         held.close()
         fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("method", common.ALL_METHODS)
+def test_the_report_counts_the_stages_that_a_method_waits_for(method):
+    from peekaboo.stages import report
+
+    waited_for = {Path(path).stem for path in common.drawing_reports("one", [method])}
+    assert waited_for | {"extract", "compose", "measure"} == set(report.stages_of(method))
