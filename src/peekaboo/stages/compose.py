@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from peekaboo import media, stagefile
-from peekaboo.faces import cover, cutout, matting
+from peekaboo.faces import alignment, cover, cutout, matting
 from peekaboo.judges.landmarks import REGION, Mesh
 
 TREATMENTS = ("none", "crop", "blur", "pixelate", "mask")
@@ -138,7 +138,7 @@ def subject_view(
             covered[tracks] = 1
         elif tracks[0] and aligned[n] and decoded is None:
             scaled = cover.rescaled(faces["transforms"][n, 0], side / int(faces.attrs["resolution"]))
-            view = cv2.warpAffine(frame, scaled, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            view = alignment.crop(frame, scaled, side)
         else:
             view = np.full((side, side, 3), cover.GREY, np.uint8)
             covered[tracks], treatment[tracks] = 1, MASK

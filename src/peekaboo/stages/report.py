@@ -301,19 +301,19 @@ def look_first(table: pd.DataFrame) -> list[dict[str, Any]]:
 def open_places(places: list[tuple[int, np.ndarray]], times: list[float]) -> dict[str, Any]:
     """The group of frames where nothing is covered and a face may be in sight, from what `tracking.open_places` says.
 
-    Its rows have a box of their own; of more than SHOWN_FRAMES places these are spread over the clip.
+    Its rows have a box of their own; of more than SHOWN_FRAMES places those are shown that are spread over the clip.
     """
-    seconds = ", ".join(f"{times[frame]:.2f}" for frame, _ in places)
-    note = f"{len(places)} where a track begins or ends within the picture or a doubtful sighting was taken for no face"
+    group = {"title": "Is a face there?", "frames": []}
     if not places:
         note = "every track begins and ends with the clip or at the picture's edge, and nothing else looked like a face"
-    shown = np.unique(np.linspace(0, len(places) - 1, SHOWN_FRAMES).round().astype(int)) if places else []
-    frames = [
-        {"frame": frame, "track": f"place-{i}", "time": times[frame], "value": "not covered", "box": box}
-        for i, (frame, box) in enumerate(places)
-        if i in shown
-    ]
-    return {"title": "Is a face there?", "note": f"{note}: at {seconds} s" if places else note, "frames": frames}
+        return group | {"note": note}
+    for i in np.unique(np.linspace(0, len(places) - 1, SHOWN_FRAMES).round().astype(int)):
+        frame, box = places[i]
+        row = {"frame": frame, "track": f"place-{i}", "time": times[frame], "value": "not covered", "box": box}
+        group["frames"].append(row)
+    seconds = ", ".join(f"{times[frame]:.2f}" for frame, _ in places)
+    what = "where a track begins or ends within the picture or a doubtful sighting was taken for no face"
+    return group | {"note": f"{len(places)} {what}: at {seconds} s"}
 
 
 def apart(table: pd.DataFrame, column: str, label: str) -> list[dict[str, Any]]:
