@@ -341,7 +341,7 @@ def test_a_new_face_that_no_frame_of_could_be_judged_is_no_evidence(real, treatm
         file["treatment"][:, 1] = treatment
     _, summary = run(folder, "identity.Dlib", anonymized=write_clip(folder / "masked.mp4", masked, pts))
     assert summary["verdict"] == verdict
-    assert ("none of track 1" in summary["reason"]) == (verdict == "no evidence")
+    assert ("no frame of track 1" in summary["reason"]) == (verdict == "no evidence")
 
 
 # Judges by published networks.

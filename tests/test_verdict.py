@@ -69,7 +69,7 @@ def test_frames_that_could_not_be_judged_are_counted():
 def test_no_evidence_where_one_of_the_new_faces_could_never_be_judged():
     one_blind = {"same": (0.9, NAN, 0.8), "template": (0.9, NAN, 0.8), "tracks": [0, 1, 0]}
     found = decide(**one_blind)
-    assert found.verdict == "no evidence" and "none of track 1" in found.reason
+    assert found.verdict == "no evidence" and "no frame of track 1" in found.reason
     # Under plain grey there is nobody to be judged.
     assert decide(**one_blind, masked=[False, True, False]).verdict == "pass"
     assert decide(**one_blind | {"same": (0.5, NAN, 0.8)}).verdict == "fail"

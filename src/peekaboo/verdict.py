@@ -28,7 +28,7 @@ def decide(faces: pd.DataFrame, judge: str | None, operating_point: float | None
 
     A face left uncovered fails first; then, without a judge or without a judged frame, there is no evidence; then one
     frame in which either distance takes the anonymised face for the original fails the clip. There is no evidence
-    either where a new face, of whose track no frame could be judged, may be anybody's.
+    either where no frame of a track could be judged, unless all that it shows is grey.
     """
     if not len(faces):
         return Verdict(NO_EVIDENCE, "no face was tracked in any frame")
@@ -55,7 +55,7 @@ def decide(faces: pd.DataFrame, judge: str | None, operating_point: float | None
     blind = sorted(set(faces["track"][~faces["masked"]]) - set(faces["track"][judged.index]))
     if blind:
         which = f"track{'s' if len(blind) > 1 else ''} {', '.join(map(str, blind))}"
-        return Verdict(NO_EVIDENCE, f"{reason} ({nearest}), but it could judge none of {which}, which shows a new face")
+        return Verdict(NO_EVIDENCE, f"{reason} ({nearest}), but it could judge no frame of {which}")
     watch = f"; {open_places} places to look at, where a face may be in sight and is not covered" if open_places else ""
     return Verdict(PASS, f"{reason} ({nearest}){left_out}{watch}")
 

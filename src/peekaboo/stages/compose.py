@@ -135,7 +135,7 @@ def subject_view(
         if treatment[0] == CROP:
             crop = decoded["crops"][n, 0]
             view = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA if side < len(crop) else cv2.INTER_CUBIC)
-            covered[tracks] = 1
+            covered[tracks], treatment[1:][tracks[1:]] = 1, MASK  # of the others nothing is seen
         elif tracks[0] and aligned[n] and decoded is None:
             scaled = cover.rescaled(faces["transforms"][n, 0], side / int(faces.attrs["resolution"]))
             view = alignment.crop(frame, scaled, side)
