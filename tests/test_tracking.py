@@ -175,6 +175,7 @@ def test_loose_ends_are_where_a_face_may_go_on_unseen():
     found = loose_ends(present, boxes, SIZE)
     assert sorted(n for n, _ in found) == [4, 12, 19]
     np.testing.assert_array_equal(np.stack([box for _, box in found]), [[90, 90, 150, 150]] * 3)
+    assert loose_ends(present[:, :1] & False, boxes[:, :1], SIZE) == []
     # The same that leaves over the edge.
     assert sorted(n for n, _ in loose_ends(present[::-1], boxes[::-1], SIZE)) == [10, 17, 25]
 

@@ -259,7 +259,8 @@ def loose_ends(present: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) ->
     Returns the nearest frame without the track and its box [4] beside it.
     """
     found = []
-    for t in range(present.shape[1]):
+    # A face that only ever was beyond the edge is in no frame.
+    for t in np.flatnonzero(present.any(0)):
         frames = np.flatnonzero(present[:, t])
         gaps = np.flatnonzero(np.diff(frames) > 1)
         ends = [(frames[0], -1), *((frames[g], 1) for g in gaps), *((frames[g + 1], -1) for g in gaps), (frames[-1], 1)]
