@@ -56,7 +56,8 @@ def decide(faces: pd.DataFrame, judge: str | None, operating_point: float | None
     if blind:
         which = f"track{'s' if len(blind) > 1 else ''} {', '.join(map(str, blind))}"
         return Verdict(NO_EVIDENCE, f"{reason} ({nearest}), but it could judge no frame of {which}")
-    watch = f"; {open_places} places to look at, where a face may be in sight and is not covered" if open_places else ""
+    places = f"{open_places} place{'s' if open_places > 1 else ''}"
+    watch = f"; {places} to look at, where a face may be in sight and is not covered" if open_places else ""
     return Verdict(PASS, f"{reason} ({nearest}){left_out}{watch}")
 
 
